@@ -1,0 +1,139 @@
+//! What is said to a driver and what a driver says back. Pure words: no sockets, no clock.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use picket_common::id::HostId;
+use picket_common::secret::Secret;
+use serde::{Deserialize, Serialize};
+
+/// One BMC's settings, as a driver needs them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bmc {
+    /// The host this BMC controls: the key under which drivers keep sessions.
+    pub host: HostId,
+    /// IP address or name; checked against `allowed_bmc_networks` after resolving, by the driver, before the first byte.
+    pub address: String,
+    /// Port, or the driver's default.
+    pub port: Option<u16>,
+    /// Login name; may be empty.
+    pub username: String,
+    /// Login password.
+    pub password: Secret<String>,
+    /// The driver's own options, by the names of its [`crate::driver::Descriptor`].
+    pub options: BTreeMap<String, String>,
+    /// Grows whenever any setting of this BMC changes; a kept session of another revision must not be used.
+    pub revision: u64,
+}
+
+/// What is asked of a BMC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Ask {
+    /// Read the power state now.
+    Status,
+    /// Switch on.
+    On,
+    /// Switch off hard, never gracefully.
+    Off,
+    /// Ask the operating system to shut down (ACPI), never hard.
+    Soft,
+    /// Warm reset. Not idempotent: never sent twice.
+    Reset,
+}
+
+impl Ask {
+    /// Whether doing it twice equals doing it once, so that a driver may retransmit it.
+    #[must_use]
+    pub const fn is_idempotent(self) -> bool {
+        !matches!(self, Self::Reset | Self::Soft)
+    }
+}
+
+/// A request with everything a driver needs to serve it.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Chosen by the asker, handed back in the [`Completion`].
+    pub ticket: u64,
+    /// Whom to ask.
+    pub bmc: Arc<Bmc>,
+    /// What to ask.
+    pub ask: Ask,
+    /// The driver completes the job with [`ErrorClass::Deadline`] or better once this has passed.
+    pub timeout: Duration,
+}
+
+/// A job's end; every job gets exactly one.
+#[derive(Debug, Clone)]
+pub struct Completion {
+    /// The job's ticket.
+    pub ticket: u64,
+    /// When the request behind the answer was begun (boottime): a reading is evidence only for what came before this.
+    pub begun: Duration,
+    /// The answer.
+    pub result: Result<Answer, DriverError>,
+}
+
+/// A BMC's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// To [`Ask::Status`].
+    Reading(Reading),
+    /// To anything else.
+    Power(PowerReply),
+}
+
+/// One authenticated reading of the power state. Anything doubtful is an error, never a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Reading {
+    /// The BMC says On.
+    On,
+    /// The BMC says Off.
+    Off,
+    /// On its way (Redfish `PoweringOn`, `PoweringOff`, `Paused`): neither On nor Off.
+    Transitioning,
+}
+
+/// How a BMC took a power order. None of these proves that anything happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum PowerReply {
+    /// Accepted; not yet done.
+    Accepted,
+    /// Refused in a way that can mean "already there" (IPMI 0xD5, Redfish 409, 400): read, then decide.
+    NotInThisState,
+}
+
+/// What kind of failure, and so what may be done about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ErrorClass {
+    /// No answer, or the connection broke: retry, back off.
+    Connection,
+    /// The login was refused: stop, or the account will be locked.
+    Auth,
+    /// A setting is wrong (option, suite, privilege, address not allowed): tell, do not retry at once.
+    Setting,
+    /// The BMC says "not now" or "not supported": read, then decide.
+    Refused,
+    /// Garbage, or an answer to another question.
+    Protocol,
+    /// The time given to the request is over.
+    Deadline,
+}
+
+/// A typed failure; travels to the log, the API and the alert as it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{driver} {address}: {text} ({code})")]
+pub struct DriverError {
+    /// Driver name.
+    pub driver: &'static str,
+    /// The BMC, as configured (address and port).
+    pub address: String,
+    /// What kind.
+    pub class: ErrorClass,
+    /// Short stable code: `timeout`, `rakp2-hmac`, `0xd5`, `http-503`, `address-not-allowed`, ….
+    pub code: String,
+    /// One sentence for people: what was asked, what came back, what to do. Never a secret.
+    pub text: String,
+    /// Whether the order may have reached the BMC although no usable answer came back.
+    pub maybe_sent: bool,
+}

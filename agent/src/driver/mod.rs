@@ -1,0 +1,57 @@
+//! The driver contract and the table of drivers. A driver is one file here and one row in [`DRIVERS`].
+//!
+//! The contract is built for many BMCs: jobs come in batches, answers go back in batches, nothing here blocks, and a driver
+//! is free to serve all BMCs from one socket. The one who asks keeps at most one job of a BMC in flight.
+
+use std::sync::Arc;
+
+use picket_common::id::HostId;
+
+use crate::bmc::{Completion, Job};
+
+pub mod address;
+pub mod null;
+
+/// Where drivers deliver answers; called from any thread, never blocks.
+pub type Completions = Arc<dyn Fn(Vec<Completion>) + Send + Sync>;
+
+/// One option of a driver, as `GET /v1/drivers` shows it.
+#[derive(Debug, Clone, Copy)]
+pub struct OptionDescriptor {
+    /// Key in the host's `options`.
+    pub name: &'static str,
+    /// What it does, its values and its default.
+    pub help: &'static str,
+}
+
+/// What a driver is and can do.
+#[derive(Debug, Clone, Copy)]
+pub struct Descriptor {
+    /// Name in settings; compared without regard to case.
+    pub name: &'static str,
+    /// One line for people.
+    pub summary: &'static str,
+    /// Port used when none is set.
+    pub default_port: Option<u16>,
+    /// Its options; any other is an error of class `Setting`.
+    pub options: &'static [OptionDescriptor],
+    /// Whether its readings can prove that a host is off.
+    pub can_prove: bool,
+    /// How far apart two readings must be to count as independent, in milliseconds.
+    pub independent_after_ms: u32,
+}
+
+/// One way to talk to BMCs.
+pub trait Driver: Send + Sync {
+    /// What this driver is.
+    fn descriptor(&self) -> &'static Descriptor;
+
+    /// Takes jobs and returns at once; each job is answered exactly once through [`Completions`].
+    fn submit(&self, jobs: Vec<Job>);
+
+    /// Drops what is kept for a host (sessions are closed politely); its outstanding jobs still complete.
+    fn forget(&self, host: &HostId);
+
+    /// Closes every kept session, within about two seconds; jobs after this are answered with `Connection`.
+    fn shutdown(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+}

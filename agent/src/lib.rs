@@ -1,0 +1,5 @@
+//! Picket's rack daemon.
+
+pub mod bmc;
+pub mod clock;
+pub mod driver;

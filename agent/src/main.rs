@@ -1,0 +1,2 @@
+//! `picket-agent`.
+fn main() {}

@@ -1,0 +1,2 @@
+//! `picket-aggregator`.
+fn main() {}

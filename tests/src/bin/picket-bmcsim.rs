@@ -1,0 +1,2 @@
+//! `picket-bmcsim`.
+fn main() {}
