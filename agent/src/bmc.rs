@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use picket_common::command::ErrorClass;
 use picket_common::id::HostId;
 use picket_common::secret::Secret;
 use serde::{Deserialize, Serialize};
@@ -101,23 +102,6 @@ pub enum PowerReply {
     Accepted,
     /// Refused in a way that can mean "already there" (IPMI 0xD5, Redfish 409, 400): read, then decide.
     NotInThisState,
-}
-
-/// What kind of failure, and so what may be done about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum ErrorClass {
-    /// No answer, or the connection broke: retry, back off.
-    Connection,
-    /// The login was refused: stop, or the account will be locked.
-    Auth,
-    /// A setting is wrong (option, suite, privilege, address not allowed): tell, do not retry at once.
-    Setting,
-    /// The BMC says "not now" or "not supported": read, then decide.
-    Refused,
-    /// Garbage, or an answer to another question.
-    Protocol,
-    /// The time given to the request is over.
-    Deadline,
 }
 
 /// A typed failure; travels to the log, the API and the alert as it is.

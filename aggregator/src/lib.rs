@@ -1,1 +1,4 @@
 //! Picket's central daemon.
+
+pub mod clock;
+pub mod fleet;

@@ -2,6 +2,15 @@
 //!
 //! No async, no sockets, no files, no clock, no randomness: time and nonces come in as arguments.
 
+pub mod alert;
+pub mod api;
 pub mod clock;
+pub mod command;
+pub mod config;
+pub mod enablement;
 pub mod id;
+pub mod join;
+pub mod power;
+pub mod seal;
 pub mod secret;
+pub mod wire;

@@ -1,0 +1,15 @@
+//! The one place that reads a clock.
+
+use std::time::Duration;
+
+use picket_common::clock::Now;
+use rustix::time::{ClockId, clock_gettime};
+
+/// The present instant on both clocks.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the place that reads the clock")]
+pub fn now() -> Now {
+    let time = clock_gettime(ClockId::Boottime);
+    let boottime = Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0));
+    Now { boottime, wall: jiff::Timestamp::now() }
+}

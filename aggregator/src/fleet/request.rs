@@ -1,0 +1,211 @@
+//! What the API can ask of the fleet and what the fleet answers: typed, checked, without HTTP.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use picket_common::api;
+use picket_common::command::Refusal;
+use picket_common::id::{AgentId, ClusterId, HostId, OperationId, RackId, ZoneId};
+use picket_common::power::PowerOperation;
+use picket_common::seal::SealingKey;
+
+use super::view::SealedPassword;
+
+/// Joins an answer to its request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
+
+/// Something that changes state. Randomness (ids, sealed passwords, certificates) is made by the asker and comes along.
+#[derive(Debug)]
+pub enum Request {
+    /// Make or change a zone.
+    PutZone(ZoneId, api::ZoneBody),
+    /// Remove an empty zone.
+    DeleteZone(ZoneId),
+    /// Make or change a cluster.
+    PutCluster(ClusterId, api::ClusterBody),
+    /// Remove an empty cluster.
+    DeleteCluster(ClusterId),
+    /// Make or change a rack.
+    PutRack(RackId, api::RackBody),
+    /// Remove an empty rack.
+    DeleteRack(RackId),
+    /// Make or replace a host.
+    PutHost(HostId, HostSpec),
+    /// Change a host's given fields.
+    PatchHost(HostId, HostChange),
+    /// Remove a host.
+    DeleteHost(HostId),
+    /// Open or close a gate.
+    SetOobm(Gate, bool),
+    /// Order a power operation; the deadline is reckoned from the event's time.
+    Power {
+        /// Made by the asker.
+        id: OperationId,
+        /// Which host.
+        host: HostId,
+        /// What.
+        operation: PowerOperation,
+        /// Seconds; absent = the cluster's or the global one.
+        timeout: Option<u64>,
+        /// Why.
+        reason: Option<String>,
+        /// For cycle and reset of a host that is off.
+        on_if_off: bool,
+    },
+    /// Take back what was not begun.
+    CancelOperation(OperationId),
+    /// Keep a join token.
+    AddJoinToken(super::view::JoinTokenRow),
+    /// An agent joined: the API has verified the proof and signed the certificate.
+    Join {
+        /// Which token.
+        token_id: String,
+        /// The request's CSR, to answer the same one again.
+        csr: String,
+        /// The certificate made for it, PEM.
+        certificate: String,
+        /// SHA-256 of its public key, hex.
+        public_key: String,
+        /// Passwords are sealed to this key from now on.
+        sealing_key: SealingKey,
+    },
+    /// Keep an API token.
+    AddApiToken(super::view::ApiTokenRow),
+}
+
+/// A gate of enablement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gate {
+    /// A zone's.
+    Zone(ZoneId),
+    /// A cluster's.
+    Cluster(ClusterId),
+    /// A host's.
+    Host(HostId),
+}
+
+/// A whole host, its password already sealed.
+#[derive(Debug, Clone)]
+pub struct HostSpec {
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Its zone, when the asker named one: must be the cluster's.
+    pub zone: Option<ZoneId>,
+    /// Its rack.
+    pub rack: RackId,
+    /// Its BMC.
+    pub bmc: Option<BmcChange>,
+    /// Whether people work on it.
+    pub maintenance: bool,
+    /// Poll interval, in seconds.
+    pub poll_interval: Option<u64>,
+    /// Free words.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Changes to a host.
+#[derive(Debug, Clone, Default)]
+pub struct HostChange {
+    /// Its cluster.
+    pub cluster: Option<ClusterId>,
+    /// Its rack.
+    pub rack: Option<RackId>,
+    /// Its BMC, field by field.
+    pub bmc: Option<BmcChange>,
+    /// Whether people work on it.
+    pub maintenance: Option<bool>,
+    /// Poll interval, in seconds.
+    pub poll_interval: Option<u64>,
+    /// Replaces all labels.
+    pub labels: Option<BTreeMap<String, String>>,
+}
+
+/// BMC settings field by field. The password is sealed for the host, address and user that result; changing the address or
+/// user without it is `password-needed-again`.
+#[derive(Debug, Clone, Default)]
+pub struct BmcChange {
+    /// Driver name.
+    pub driver: Option<String>,
+    /// IP address or name.
+    pub address: Option<String>,
+    /// Port.
+    pub port: Option<u16>,
+    /// Login name.
+    pub username: Option<String>,
+    /// Sealed password.
+    pub password: Option<SealedPassword>,
+    /// The driver's options; replaces all.
+    pub options: Option<BTreeMap<String, String>>,
+}
+
+/// What a granted request answers.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// Done; read the view for the rest. `created` tells 201 from 200.
+    Done {
+        /// Whether it is new.
+        created: bool,
+    },
+    /// Accepted: the operation.
+    Accepted(OperationId),
+    /// Joined: the certificate to hand out (the earlier one for a repeated request), PEM.
+    Joined {
+        /// Which agent.
+        agent: AgentId,
+        /// PEM.
+        certificate: String,
+    },
+}
+
+/// Why a request was not granted. Maps to a problem in one exhaustive match of the API.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// No such thing.
+    #[error("no {kind} {id:?}")]
+    NotFound {
+        /// `zone`, `cluster`, `rack`, `host`, `operation`, `token`.
+        kind: &'static str,
+        /// The id asked for.
+        id: String,
+    },
+    /// It is named by others.
+    #[error("{kind} {id:?} is still used by {by}")]
+    InUse {
+        /// What.
+        kind: &'static str,
+        /// Its id.
+        id: String,
+        /// By what.
+        by: String,
+    },
+    /// A field's value is wrong.
+    #[error("{field}: {text}")]
+    Invalid {
+        /// Name of the field, as in JSON: `bmc.address`.
+        field: &'static str,
+        /// What is wrong and what to do.
+        text: String,
+    },
+    /// The host's zone is not its cluster's, or not its rack's.
+    #[error("{0}")]
+    ZoneMismatch(String),
+    /// A sealed password belongs to address and user: give it again when they change, or when the agent changed.
+    #[error("the password must be given again: {0}")]
+    PasswordNeededAgain(String),
+    /// Policy said no.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// The join token was used by another request.
+    #[error("the join token was used already")]
+    TokenUsed,
+    /// The join token is too old.
+    #[error("the join token expired at {0}")]
+    TokenExpired(Timestamp),
+    /// It is too late for that.
+    #[error("{0}")]
+    TooLate(String),
+    /// The store cannot be written now.
+    #[error("the store cannot be written now: {0}")]
+    Store(String),
+}

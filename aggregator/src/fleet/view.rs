@@ -1,0 +1,326 @@
+//! The global view: what the aggregator knows, as rows that are also what the store keeps. Cheap to copy, so readers never wait.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use jiff::Timestamp;
+use picket_common::api;
+use picket_common::command::{BmcError, OperationState, Outcome};
+use picket_common::id::{AgentId, ClusterId, HostId, OperationId, RackId, ZoneId};
+use picket_common::power::{Management, PowerOperation, PowerState};
+use picket_common::seal::{Sealed, SealingKey};
+use picket_common::wire::{Generation, Incarnation, Session};
+use serde::{Deserialize, Serialize};
+
+/// An immutable snapshot; cloning it shares everything.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    /// Zones by id.
+    pub zones: OrdMap<ZoneId, Arc<ZoneRow>>,
+    /// Clusters by id.
+    pub clusters: OrdMap<ClusterId, Arc<ClusterRow>>,
+    /// Racks by id.
+    pub racks: OrdMap<RackId, Arc<RackRow>>,
+    /// Hosts by id.
+    pub hosts: OrdMap<HostId, Arc<HostRow>>,
+    /// What is known of each host's power: kept apart, it changes far more often than the settings.
+    pub power: OrdMap<HostId, Arc<PowerRow>>,
+    /// Agents by id.
+    pub agents: OrdMap<AgentId, Arc<AgentRow>>,
+    /// Presence of agents; not stored.
+    pub presence: OrdMap<AgentId, Arc<Presence>>,
+    /// Join tokens by id.
+    pub join_tokens: OrdMap<Arc<str>, Arc<JoinTokenRow>>,
+    /// API tokens by hash (SHA-256, hex).
+    pub api_tokens: OrdMap<Arc<str>, Arc<ApiTokenRow>>,
+    /// Operations that are not done, and the last ones that are.
+    pub operations: OrdMap<OperationId, Arc<OperationRow>>,
+    /// Alerts firing, and the last ones resolved, by id.
+    pub alerts: OrdMap<Arc<str>, Arc<api::Alert>>,
+    /// Site-wide settings that decisions need.
+    pub settings: Settings,
+}
+
+/// Settings of the aggregator's own file that decisions need.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Default poll interval, in seconds.
+    pub sync_interval: u64,
+    /// Default time-out of operations, in seconds.
+    pub action_timeout: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { sync_interval: 10, action_timeout: 60 }
+    }
+}
+
+/// A row of the store.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "each variant is the row of its name")]
+pub enum Row {
+    Zone(ZoneRow),
+    Cluster(ClusterRow),
+    Rack(RackRow),
+    Host(HostRow),
+    Power(PowerRow),
+    Agent(AgentRow),
+    JoinToken(JoinTokenRow),
+    ApiToken(ApiTokenRow),
+    Operation(OperationRow),
+    Alert(AlertRow),
+}
+
+/// Names a row.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "each variant is the key of the row of its name")]
+pub enum RowKey {
+    Zone(ZoneId),
+    Cluster(ClusterId),
+    Rack(RackId),
+    Host(HostId),
+    Power(HostId),
+    Agent(AgentId),
+    JoinToken(String),
+    ApiToken(String),
+    Operation(OperationId),
+    Alert(String),
+}
+
+/// A zone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZoneRow {
+    /// Its id.
+    pub id: ZoneId,
+    /// Its gate; absent = enabled.
+    pub oobm: Option<bool>,
+}
+
+/// A cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterRow {
+    /// Its id.
+    pub id: ClusterId,
+    /// Its zone.
+    pub zone: ZoneId,
+    /// Its gate; absent = enabled.
+    pub oobm: Option<bool>,
+    /// Poll interval of its hosts, in seconds.
+    pub poll_interval: Option<u64>,
+    /// Time-out of operations, in seconds.
+    pub action_timeout: Option<u64>,
+}
+
+/// A rack.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RackRow {
+    /// Its id.
+    pub id: RackId,
+    /// Its zone.
+    pub zone: ZoneId,
+    /// The agent that guards it.
+    pub agent: Option<AgentId>,
+    /// Owner epoch: one higher at each join.
+    pub epoch: u64,
+}
+
+/// A host's settings and gate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostRow {
+    /// Its id.
+    pub id: HostId,
+    /// Its cluster; the zone is the cluster's.
+    pub cluster: ClusterId,
+    /// Its rack.
+    pub rack: RackId,
+    /// Its own gate; absent = disabled.
+    pub oobm: Option<bool>,
+    /// Grows whenever a gate that concerns the host changes.
+    pub enablement: u64,
+    /// Its BMC.
+    pub bmc: Option<BmcRow>,
+    /// Whether people work on it.
+    pub maintenance: bool,
+    /// Poll interval, in seconds.
+    pub poll_interval: Option<u64>,
+    /// Free words.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A BMC's settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BmcRow {
+    /// Driver name, lower case.
+    pub driver: String,
+    /// IP address or name.
+    pub address: String,
+    /// Port.
+    pub port: Option<u16>,
+    /// Login name.
+    pub username: String,
+    /// Login password, sealed twice; absent = none was set.
+    pub password: Option<SealedPassword>,
+    /// The driver's options.
+    pub options: BTreeMap<String, String>,
+    /// Grows whenever one of the above changes.
+    pub revision: u64,
+}
+
+/// A password that the aggregator cannot read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedPassword {
+    /// Sealed to this key of the agent in charge …
+    pub agent_key: SealingKey,
+    /// … as this.
+    pub agent: Sealed,
+    /// Sealed to the site's recovery key.
+    pub recovery: Sealed,
+}
+
+/// What is known of a host's power.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PowerRow {
+    /// Which host.
+    pub host: HostId,
+    /// Power state.
+    pub power: PowerState,
+    /// Since when, by the observer's clock.
+    pub power_since: Timestamp,
+    /// Management state.
+    pub management: Option<Management>,
+    /// Since when.
+    pub management_since: Option<Timestamp>,
+    /// The driver's last error, while it holds.
+    pub error: Option<BmcError>,
+    /// Store-wide sequence of the last change.
+    pub sequence: u64,
+    /// Whether the retained state says stale.
+    pub stale: bool,
+}
+
+/// An agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentRow {
+    /// Its id.
+    pub id: AgentId,
+    /// The rack it guards.
+    pub rack: RackId,
+    /// Passwords are sealed to this key.
+    pub sealing_key: SealingKey,
+    /// SHA-256 of its certificate's public key, hex.
+    pub public_key: String,
+    /// The journal its sequence belongs to.
+    pub boot: Option<Incarnation>,
+    /// Last durable sequence of that journal.
+    pub acked: u64,
+    /// The assignment it should hold; the counter grows with every change of it.
+    pub generation: Generation,
+}
+
+/// An agent's presence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Presence {
+    /// Its connection.
+    pub session: Option<Session>,
+    /// Whether it is heard.
+    pub connected: bool,
+    /// When it was last heard.
+    pub last_seen: Option<Timestamp>,
+    /// The same on the monotonic clock.
+    pub last_seen_boottime: std::time::Duration,
+    /// Its version.
+    pub version: Option<String>,
+    /// Reports not yet acknowledged, as it last said.
+    pub outbox: u64,
+    /// The assignment it says it holds.
+    pub generation: Option<Generation>,
+    /// Hosts it says it could not read in time.
+    pub overdue: imbl::OrdSet<HostId>,
+}
+
+/// A join token. Its secret is needed to check the proof, so it is kept until it is used or expired.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinTokenRow {
+    /// Id part of the token.
+    pub id: String,
+    /// Secret part, hex.
+    pub secret: String,
+    /// The agent it is for.
+    pub agent: AgentId,
+    /// The rack that agent will guard.
+    pub rack: RackId,
+    /// Not usable after this.
+    pub expires_at: Timestamp,
+    /// The request that used it and the certificate that was the answer: the same request gets the same answer.
+    pub used: Option<(String, String)>,
+}
+
+impl std::fmt::Debug for JoinTokenRow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JoinTokenRow").field("id", &self.id).field("agent", &self.agent).finish_non_exhaustive()
+    }
+}
+
+/// A bearer token: only its hash is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiTokenRow {
+    /// SHA-256 of the token, hex.
+    pub hash: String,
+    /// Whose it is, for the history.
+    pub name: String,
+    /// What it may do.
+    pub role: api::Role,
+    /// Where.
+    pub scope: api::Scope,
+    /// Not usable after this; absent = for ever.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// An operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationRow {
+    /// Its id.
+    pub id: OperationId,
+    /// What was asked.
+    pub operation: PowerOperation,
+    /// For cycle and reset of a host that is off.
+    pub on_if_off: bool,
+    /// Who asked.
+    pub principal: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+    /// Nothing is begun after this.
+    pub deadline: Timestamp,
+    /// Per host.
+    pub hosts: Vec<OperationHostRow>,
+}
+
+/// One host's part of an operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationHostRow {
+    /// Which host.
+    pub host: HostId,
+    /// How far.
+    pub state: OperationState,
+    /// How it ended.
+    pub outcome: Option<Outcome>,
+    /// When it was handed to the broker.
+    pub sent_at: Option<Timestamp>,
+    /// When the agent took it on.
+    pub admitted_at: Option<Timestamp>,
+    /// When it ended.
+    pub done_at: Option<Timestamp>,
+}
+
+/// An alert as the store keeps it: JSON, for [`api::Alert`] leaves fields out, which postcard cannot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlertRow {
+    /// Its id.
+    pub id: String,
+    /// [`api::Alert`] as JSON.
+    pub json: String,
+}

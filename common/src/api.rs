@@ -1,0 +1,727 @@
+//! The JSON of the HTTP API and of the public MQTT tree, as both ends of each speak it. Names here are stable; changes only add.
+//!
+//! Times are RFC 3339 UTC, durations are whole seconds unless the name says otherwise, states are lower case.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::alert::{AlertKind, AlertState};
+use crate::command::{BmcError, OperationState};
+use crate::id::{AgentId, ClusterId, ConsumerId, HostId, OperationId, RackId, ZoneId};
+use crate::power::{Cause, Management, PowerOperation, PowerState};
+use crate::secret::Secret;
+
+/// One page of a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// The items, by id.
+    pub items: Vec<T>,
+    /// Give this as `page_token` for the next page; absent on the last one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub next_page_token: Option<String>,
+}
+
+/// `PUT /v1/zones/{z}`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ZoneBody {}
+
+/// `GET /v1/zones/{z}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Zone {
+    /// Its id.
+    pub id: ZoneId,
+    /// Its gate.
+    pub oobm_enabled: bool,
+}
+
+/// `PUT /v1/clusters/{c}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterBody {
+    /// The zone it lies in.
+    pub zone: ZoneId,
+    /// Poll interval of its hosts, in seconds (1 – 3600); absent = the global one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub poll_interval: Option<u64>,
+    /// Time an operation may take, in seconds (1 – 3600); absent = the global one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub action_timeout: Option<u64>,
+}
+
+/// `GET /v1/clusters/{c}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// Its id.
+    pub id: ClusterId,
+    /// As put.
+    #[serde(flatten)]
+    pub body: ClusterBody,
+    /// Its gate.
+    pub oobm_enabled: bool,
+}
+
+/// `PUT /v1/racks/{r}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RackBody {
+    /// The zone it stands in.
+    pub zone: ZoneId,
+}
+
+/// `GET /v1/racks/{r}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rack {
+    /// Its id.
+    pub id: RackId,
+    /// As put.
+    #[serde(flatten)]
+    pub body: RackBody,
+    /// The agent that guards it.
+    pub agent: Option<AgentId>,
+    /// Owner epoch.
+    pub epoch: u64,
+}
+
+/// A BMC's settings in `PUT` (whole) and `PATCH` (only what is given changes) of a host.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BmcBody {
+    /// Driver name, in any case: `ipmi`, `redfish`, `null`.
+    #[serde(default)]
+    pub driver: Option<String>,
+    /// IP address or name.
+    #[serde(default)]
+    pub address: Option<String>,
+    /// Port; absent = the driver's default.
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// Login name.
+    #[serde(default)]
+    pub username: Option<String>,
+    /// Login password; write-only.
+    #[serde(default)]
+    pub password: Option<Secret<String>>,
+    /// The driver's options.
+    #[serde(default)]
+    pub options: Option<BTreeMap<String, String>>,
+}
+
+/// `PUT /v1/hosts/{h}`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostBody {
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Its zone; when given it must be the cluster's.
+    #[serde(default)]
+    pub zone: Option<ZoneId>,
+    /// Its rack.
+    pub rack: RackId,
+    /// Its BMC; absent = not configured.
+    #[serde(default)]
+    pub bmc: Option<BmcBody>,
+    /// Whether people work on it.
+    #[serde(default)]
+    pub maintenance: bool,
+    /// Poll interval in seconds (1 – 3600); absent = the cluster's.
+    #[serde(default)]
+    pub poll_interval: Option<u64>,
+    /// Free words for people and programs.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// `PATCH /v1/hosts/{h}`: only what is given changes.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostPatch {
+    /// Its cluster.
+    #[serde(default)]
+    pub cluster: Option<ClusterId>,
+    /// Its rack.
+    #[serde(default)]
+    pub rack: Option<RackId>,
+    /// Its BMC, field by field.
+    #[serde(default)]
+    pub bmc: Option<BmcBody>,
+    /// Whether people work on it.
+    #[serde(default)]
+    pub maintenance: Option<bool>,
+    /// Poll interval in seconds (1 – 3600).
+    #[serde(default)]
+    pub poll_interval: Option<u64>,
+    /// Replaces all labels.
+    #[serde(default)]
+    pub labels: Option<BTreeMap<String, String>>,
+}
+
+/// A BMC's settings as shown: never the password.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bmc {
+    /// Driver name, lower case.
+    pub driver: String,
+    /// IP address or name.
+    pub address: String,
+    /// Port, if set.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub port: Option<u16>,
+    /// Login name.
+    pub username: String,
+    /// Whether a password is stored and sealed to the agent in charge.
+    pub password_set: bool,
+    /// The driver's options.
+    pub options: BTreeMap<String, String>,
+}
+
+/// `GET /v1/hosts/{h}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// Its id.
+    pub id: HostId,
+    /// Its zone.
+    pub zone: ZoneId,
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Its rack.
+    pub rack: RackId,
+    /// The agent in charge.
+    pub agent: Option<AgentId>,
+    /// Power state.
+    pub power: PowerState,
+    /// Since when.
+    pub power_since: Timestamp,
+    /// How the BMC can be talked to; absent before the first answer or failure.
+    pub management: Option<Management>,
+    /// Since when.
+    pub management_since: Option<Timestamp>,
+    /// The driver's last error, while it holds.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<BmcError>,
+    /// When the agent last vouched for this state.
+    pub fresh_at: Option<Timestamp>,
+    /// The state is older than three polls, or the agent is lost.
+    pub stale: bool,
+    /// The host's own gate.
+    pub oobm_enabled: bool,
+    /// Why it may not be touched, by code; absent = it may.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub refusal: Option<String>,
+    /// Whether people work on it.
+    pub maintenance: bool,
+    /// Its BMC.
+    pub bmc: Option<Bmc>,
+    /// Effective poll interval, in seconds.
+    pub poll_interval: u64,
+    /// Effective time-out of operations, in seconds.
+    pub action_timeout: u64,
+    /// Free words.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Answer of `…/oobm/{enable,disable}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enablement {
+    /// `host`, `cluster` or `zone`.
+    pub scope: String,
+    /// Its id.
+    pub id: String,
+    /// Its gate now.
+    pub oobm_enabled: bool,
+}
+
+/// `POST /v1/hosts/{h}/power`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PowerRequest {
+    /// What to do.
+    pub operation: PowerOperation,
+    /// Time it may take, in seconds (1 – 3600); absent = the cluster's or the global one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub timeout: Option<u64>,
+    /// Why, for the history (at most 500 characters).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+    /// Only say what would happen.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// For cycle and reset of a host that is off: switch it on instead of refusing.
+    #[serde(default)]
+    pub on_if_off: bool,
+}
+
+/// An operation, as `GET /v1/operations/{id}` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operation {
+    /// Its id.
+    pub id: OperationId,
+    /// What was asked.
+    pub operation: PowerOperation,
+    /// Who asked.
+    pub principal: String,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+    /// Nothing is begun after this.
+    pub deadline: Timestamp,
+    /// Whether every host's part has ended.
+    pub done: bool,
+    /// Per host.
+    pub hosts: Vec<OperationHost>,
+}
+
+/// One host's part of an operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationHost {
+    /// Which host.
+    pub host: HostId,
+    /// How far.
+    pub state: OperationState,
+    /// `changed`, `unchanged`, `read`, `refused`, `failed`, `expired`, `cancelled` or `unknown`, once it has ended.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub result: Option<String>,
+    /// The state read, for result `read`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub power: Option<PowerState>,
+    /// The refusal's code, for result `refused`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub refusal: Option<String>,
+    /// One sentence about the result.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub detail: Option<String>,
+    /// The driver's own error, for result `failed`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub bmc_error: Option<BmcError>,
+    /// When it was handed to the broker.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sent_at: Option<Timestamp>,
+    /// When the agent took it on.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub admitted_at: Option<Timestamp>,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub done_at: Option<Timestamp>,
+}
+
+/// Answer of a dry run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DryRun {
+    /// Which host.
+    pub host: HostId,
+    /// What was asked.
+    pub operation: PowerOperation,
+    /// Its state now.
+    pub power: PowerState,
+    /// Whether people work on it.
+    pub maintenance: bool,
+    /// The refusal's code, if it would be refused here.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub refusal: Option<String>,
+    /// One sentence.
+    pub detail: String,
+}
+
+/// `GET /v1/agents/{a}` and the retained `picket/v1/agent/{a}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agent {
+    /// Its id.
+    pub id: AgentId,
+    /// The rack it guards.
+    pub rack: RackId,
+    /// Whether it is heard.
+    pub connected: bool,
+    /// When it was last heard.
+    pub last_seen: Option<Timestamp>,
+    /// Its version.
+    pub version: Option<String>,
+    /// Reports not yet acknowledged, as it last said.
+    pub outbox: u64,
+    /// Hosts in its charge.
+    pub hosts: u64,
+    /// Whether its assignment is the newest.
+    pub up_to_date: bool,
+}
+
+/// `POST /v1/agents/tokens`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinTokenRequest {
+    /// The rack the agent will guard; made if it is new and `zone` is given.
+    pub rack: RackId,
+    /// Agent id; absent = the rack's name.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub agent: Option<AgentId>,
+    /// How long it may be used, in seconds (60 – 604800); absent = one hour.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ttl: Option<u64>,
+}
+
+/// A join token: shown once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinToken {
+    /// Agent id it is for.
+    pub agent: AgentId,
+    /// `pkj1.<sha256 of the CA key>.<id>.<secret>@host:port`.
+    pub token: String,
+    /// The line to paste on the rack controller.
+    pub command: String,
+    /// Not usable after this.
+    pub expires_at: Timestamp,
+}
+
+/// `POST /v1/agents/join`: anonymous, proven by the HMAC.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinRequest {
+    /// Id part of the token.
+    pub token_id: String,
+    /// Certificate request, PEM.
+    pub csr: String,
+    /// X25519 public key passwords are sealed to, hex.
+    pub sealing_key: String,
+    /// [`crate::join::proof`] over all of the above and the CA hash, hex.
+    pub proof: String,
+}
+
+/// Answer to a join.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinResponse {
+    /// Agent id.
+    pub agent: AgentId,
+    /// Site id.
+    pub site: String,
+    /// Its certificate and chain, PEM.
+    pub certificate: String,
+    /// CA bundle, PEM.
+    pub ca: String,
+    /// The aggregator's Ed25519 keys for signed messages, hex.
+    pub verifying_keys: Vec<String>,
+    /// Where MQTT is: `host:port`.
+    pub mqtt: String,
+    /// The same HMAC key over the answer's fields, hex: the server knew the token too.
+    pub proof: String,
+}
+
+/// `POST /v1/consumers`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConsumerRequest {
+    /// Name of the consumer.
+    pub name: ConsumerId,
+    /// How long its certificate is good, in days (1 – 825); absent = 90.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub days: Option<u32>,
+}
+
+/// A consumer's certificate and key: shown once, the key is not kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsumerCertificate {
+    /// Name of the consumer.
+    pub name: ConsumerId,
+    /// PEM.
+    pub certificate: String,
+    /// PEM.
+    pub private_key: String,
+    /// CA bundle, PEM.
+    pub ca: String,
+    /// Where MQTT is: `host:port`.
+    pub mqtt: String,
+    /// Not usable after this.
+    pub expires_at: Timestamp,
+}
+
+/// What a bearer token may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Reads.
+    Viewer,
+    /// Switches power.
+    Operator,
+    /// Fences.
+    Fencer,
+    /// Everything.
+    Admin,
+    /// Reads the audit log.
+    Auditor,
+}
+
+/// Where a bearer token may do it; all absent = everywhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scope {
+    /// Only these zones.
+    #[serde(default)]
+    pub zones: Vec<ZoneId>,
+    /// Only these clusters.
+    #[serde(default)]
+    pub clusters: Vec<ClusterId>,
+    /// Only these hosts.
+    #[serde(default)]
+    pub hosts: Vec<HostId>,
+}
+
+/// `GET /v1/alerts` and, while firing, the retained `picket/v1/alert/{id}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alert {
+    /// `{kind}.{host}`.
+    pub id: String,
+    /// What it says.
+    pub kind: AlertKind,
+    /// Whether it still holds.
+    pub state: AlertState,
+    /// Which host.
+    pub host: HostId,
+    /// Its zone.
+    pub zone: ZoneId,
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Since when it holds.
+    pub starts_at: Timestamp,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ends_at: Option<Timestamp>,
+    /// The true cause, in one sentence.
+    pub summary: String,
+    /// The driver's own error.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub bmc_error: Option<BmcError>,
+}
+
+/// `GET /v1/summary`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// All hosts.
+    pub hosts: Counts,
+    /// By zone.
+    pub zones: BTreeMap<ZoneId, Counts>,
+    /// By cluster.
+    pub clusters: BTreeMap<ClusterId, Counts>,
+    /// By rack.
+    pub racks: BTreeMap<RackId, Counts>,
+    /// Agents heard now.
+    pub agents_connected: u64,
+    /// Agents known.
+    pub agents: u64,
+    /// Alerts firing.
+    pub alerts_firing: u64,
+}
+
+/// Hosts by state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Hosts that are on.
+    pub on: u64,
+    /// Hosts that are off.
+    pub off: u64,
+    /// Hosts whose state cannot be told.
+    pub unknown: u64,
+    /// Hosts that may not be touched.
+    pub disabled: u64,
+    /// Hosts among these whose state is stale.
+    pub stale: u64,
+}
+
+/// One line of a host's history, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryEntry {
+    /// Sequence within the aggregator's store.
+    pub sequence: u64,
+    /// `{agent}:{journal}:{sequence}` for what an agent reported: the key against counting twice.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub id: Option<String>,
+    /// When it was observed, by the observer's clock.
+    pub at: Timestamp,
+    /// When the aggregator recorded it.
+    pub recorded_at: Timestamp,
+    /// What happened.
+    #[serde(flatten)]
+    pub what: HistoryWhat,
+}
+
+/// What a line of history says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum HistoryWhat {
+    /// The power state changed.
+    Power {
+        /// Before.
+        old: PowerState,
+        /// After.
+        new: PowerState,
+        /// Why.
+        cause: Cause,
+        /// The error behind Unknown.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        bmc_error: Option<BmcError>,
+    },
+    /// The management state changed.
+    Management {
+        /// After.
+        new: Management,
+        /// The last typed error.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        bmc_error: Option<BmcError>,
+    },
+    /// An operation was accepted here.
+    OperationAccepted {
+        /// Which.
+        operation_id: OperationId,
+        /// What.
+        operation: PowerOperation,
+        /// Who.
+        principal: String,
+        /// Why.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        reason: Option<String>,
+    },
+    /// An operation ended.
+    OperationDone {
+        /// Which.
+        operation_id: OperationId,
+        /// How.
+        result: String,
+        /// One sentence.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        detail: Option<String>,
+    },
+    /// Reports of the agent were lost for good: this host's history may miss changes here.
+    Gap {
+        /// First lost sequence.
+        first: u64,
+        /// Last lost sequence.
+        last: u64,
+    },
+    /// The state as the agent knew it after a gap.
+    Snapshot {
+        /// Power state.
+        power: PowerState,
+        /// Management state.
+        management: Option<Management>,
+    },
+}
+
+/// Data of an event on SSE (`GET /v1/events`) and MQTT, inside a [`CloudEvent`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventData {
+    /// Which host; absent for events of agents.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub host: Option<HostId>,
+    /// Its zone.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub zone: Option<ZoneId>,
+    /// Its cluster.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cluster: Option<ClusterId>,
+    /// Which agent, for events of agents.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub agent: Option<AgentId>,
+    /// What happened; the same form as a line of history, or of an alert or agent.
+    #[serde(flatten)]
+    pub what: EventWhat,
+}
+
+/// See [`EventData::what`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum EventWhat {
+    /// As in the host's history.
+    History(HistoryWhat),
+    /// An alert fired or was resolved.
+    Alert(Box<Alert>),
+    /// An agent was heard again, or lost.
+    Presence {
+        /// Whether it is heard.
+        connected: bool,
+    },
+}
+
+/// A CloudEvent 1.0 in structured mode (CloudEvents JSON event format §3).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloudEvent {
+    /// Always `1.0`.
+    pub specversion: String,
+    /// `{agent}:{boot}:{seq}` for what an agent reported, `{store}:{seq}` for what the aggregator did: the de-duplication key.
+    pub id: String,
+    /// `/{zone}/{cluster}/{host}` or `/agent/{agent}`.
+    pub source: String,
+    /// `io.picket.power.changed.v1` and so on.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The host or agent.
+    pub subject: String,
+    /// When it was observed.
+    pub time: Timestamp,
+    /// Always `application/json`.
+    pub datacontenttype: String,
+    /// The event itself.
+    pub data: EventData,
+}
+
+/// The retained `picket/v1/state/{zone}/{cluster}/{host}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateDocument {
+    /// Which host.
+    pub host: HostId,
+    /// Its zone.
+    pub zone: ZoneId,
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Power state.
+    pub power: PowerState,
+    /// Since when.
+    pub since: Timestamp,
+    /// Management state.
+    pub management: Option<Management>,
+    /// HA state; `disabled` until HA is set up.
+    pub ha: String,
+    /// Host status; `unknown` until HA is set up.
+    pub host_status: String,
+    /// Sequence of the change in the aggregator's store.
+    pub seq: u64,
+    /// When the change was observed.
+    pub observed_at: Timestamp,
+    /// Seconds without word from the agent after which this is stale.
+    pub stale_after: u64,
+    /// Whether it is stale.
+    pub stale: bool,
+}
+
+/// RFC 9457 `application/problem+json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// A URI reference naming the kind of problem: `/problems/{code}`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Short, the same for all problems of this code.
+    pub title: String,
+    /// HTTP status.
+    pub status: u16,
+    /// What exactly is wrong here, naming the field or thing.
+    pub detail: String,
+    /// Stable code.
+    pub code: String,
+    /// To find it in the log.
+    pub request_id: String,
+    /// Whether the same request may succeed later.
+    pub retryable: bool,
+    /// What to do.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub hint: Option<String>,
+    /// The driver's own error.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub bmc_error: Option<BmcError>,
+}
+
+/// `GET /v1/drivers`: none of the centre's business beyond names; agents check the rest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriverInfo {
+    /// Name.
+    pub name: String,
+    /// One line.
+    pub summary: String,
+}

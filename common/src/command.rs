@@ -1,0 +1,199 @@
+//! Operations as both daemons speak of them: how far one is, how it ended, why it was refused, what the BMC said.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::power::PowerState;
+
+/// Policy said no. Each has a stable code that travels the wire and the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case")]
+pub enum Refusal {
+    /// The zone's gate is closed.
+    #[error("out-of-band management is disabled for the zone")]
+    ZoneDisabled,
+    /// The cluster's gate is closed.
+    #[error("out-of-band management is disabled for the cluster")]
+    ClusterDisabled,
+    /// The host's gate is closed.
+    #[error("out-of-band management is disabled for the host")]
+    HostDisabled,
+    /// No BMC settings.
+    #[error("the host has no BMC settings")]
+    HostNotConfigured,
+    /// No password the owning agent could open.
+    #[error("the host's BMC password is not sealed to its rack's agent; set it again")]
+    PasswordNeeded,
+    /// Nobody guards the host's rack.
+    #[error("the host's rack has no agent")]
+    RackWithoutAgent,
+    /// The agent does not have this host.
+    #[error("the agent is not in charge of this host")]
+    NotAssigned,
+    /// Cycle or reset of a host that is off.
+    #[error("the host is off; cycle and reset need a running host (or on_if_off)")]
+    HostIsOff,
+    /// Too many operations wait for this BMC.
+    #[error("too many operations are waiting for this BMC")]
+    Busy,
+    /// The command names an older owner.
+    #[error("the command was given to an earlier owner of the rack")]
+    StaleEpoch,
+    /// A non-idempotent command without a measured clock.
+    #[error("the agent has not yet measured the aggregator's clock, so the deadline cannot be trusted")]
+    ClockUnknown,
+    /// The journal cannot be written.
+    #[error("the agent's journal cannot be written; nothing is done that could not be remembered")]
+    JournalUnavailable,
+    /// The BMC or driver cannot do this operation.
+    #[error("the driver or BMC does not support this operation")]
+    NotSupported,
+}
+
+impl Refusal {
+    /// All refusals.
+    pub const ALL: [Self; 13] = [
+        Self::ZoneDisabled,
+        Self::ClusterDisabled,
+        Self::HostDisabled,
+        Self::HostNotConfigured,
+        Self::PasswordNeeded,
+        Self::RackWithoutAgent,
+        Self::NotAssigned,
+        Self::HostIsOff,
+        Self::Busy,
+        Self::StaleEpoch,
+        Self::ClockUnknown,
+        Self::JournalUnavailable,
+        Self::NotSupported,
+    ];
+
+    /// Stable code: `zone-disabled`, ….
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::ZoneDisabled => "zone-disabled",
+            Self::ClusterDisabled => "cluster-disabled",
+            Self::HostDisabled => "host-disabled",
+            Self::HostNotConfigured => "host-not-configured",
+            Self::PasswordNeeded => "password-needed",
+            Self::RackWithoutAgent => "rack-without-agent",
+            Self::NotAssigned => "not-assigned",
+            Self::HostIsOff => "host-is-off",
+            Self::Busy => "busy",
+            Self::StaleEpoch => "stale-epoch",
+            Self::ClockUnknown => "clock-unknown",
+            Self::JournalUnavailable => "journal-unavailable",
+            Self::NotSupported => "not-supported",
+        }
+    }
+}
+
+/// What kind of failure a driver met, and so what may be done about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ErrorClass {
+    /// No answer, or the connection broke: retry, back off.
+    Connection,
+    /// The login was refused: stop, or the account will be locked.
+    Auth,
+    /// A setting is wrong (option, suite, privilege, address not allowed): tell, do not retry at once.
+    Setting,
+    /// The BMC says "not now" or "not supported": read, then decide.
+    Refused,
+    /// Garbage, or an answer to another question.
+    Protocol,
+    /// The time given to the request is over.
+    Deadline,
+}
+
+/// A driver's own error, as it reaches the API, the alert and the log.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct BmcError {
+    /// Driver name.
+    pub driver: String,
+    /// What kind.
+    pub class: ErrorClass,
+    /// Short stable code: `timeout`, `0xd5`, `http-503`, ….
+    pub code: String,
+    /// One sentence for people; never a secret.
+    pub text: String,
+}
+
+impl fmt::Display for BmcError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} ({})", self.driver, self.text, self.code)
+    }
+}
+
+/// How far an operation on one host is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OperationState {
+    /// Durable at the aggregator.
+    Accepted,
+    /// Handed to the broker for the owning agent.
+    Sent,
+    /// The agent took it on.
+    Admitted,
+    /// Ended; see the result.
+    Done,
+}
+
+/// How an operation on one host ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// The wanted state was read after the order.
+    Changed,
+    /// It was there already; nothing was ordered.
+    Unchanged,
+    /// A status read, with the state.
+    Read(PowerState),
+    /// Policy said no.
+    Refused(Refusal),
+    /// It broke; nothing suggests that the order took effect.
+    Failed(BmcError),
+    /// Its deadline passed before it was begun.
+    Expired,
+    /// Taken back before it was begun.
+    Cancelled,
+    /// It may or may not have happened; the text says what was seen.
+    Unknown(String),
+}
+
+impl Outcome {
+    /// Lower-case name, as in JSON: `changed`, ….
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Changed => "changed",
+            Self::Unchanged => "unchanged",
+            Self::Read(_) => "read",
+            Self::Refused(_) => "refused",
+            Self::Failed(_) => "failed",
+            Self::Expired => "expired",
+            Self::Cancelled => "cancelled",
+            Self::Unknown(_) => "unknown",
+        }
+    }
+
+    /// Whether the operator got what was asked for.
+    #[must_use]
+    pub const fn is_success(&self) -> bool {
+        matches!(self, Self::Changed | Self::Unchanged | Self::Read(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_the_json_names() {
+        for refusal in Refusal::ALL {
+            assert_eq!(serde_json::to_string(&refusal).unwrap(), format!("\"{}\"", refusal.code()));
+        }
+    }
+}
