@@ -121,3 +121,22 @@ pub struct DriverError {
     /// Whether the order may have reached the BMC although no usable answer came back.
     pub maybe_sent: bool,
 }
+
+impl DriverError {
+    /// As it travels to the aggregator: texts cut to what the wire allows.
+    #[must_use]
+    pub fn to_wire(&self) -> picket_common::command::BmcError {
+        picket_common::command::BmcError {
+            driver: self.driver.to_owned(),
+            class: self.class,
+            code: cut(&self.code, 64),
+            text: cut(&self.text, picket_common::wire::report::MAX_TEXT),
+        }
+    }
+}
+
+/// `text`, cut at a character boundary to at most `max` bytes.
+#[must_use]
+pub fn cut(text: &str, max: usize) -> String {
+    text.get(..text.floor_char_boundary(max)).unwrap_or_default().to_owned()
+}

@@ -7,6 +7,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// The present instant on both clocks.
 #[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the place that reads the clock")]
 pub fn now() -> Now {
     Now { boottime: boottime(), wall: jiff::Timestamp::now() }
 }

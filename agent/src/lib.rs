@@ -1,5 +1,17 @@
-//! Picket's rack daemon.
+//! Picket's rack daemon: polls the BMCs of a rack, keeps their power state, acts near the hardware, with or without the centre.
 
 pub mod bmc;
 pub mod clock;
+pub mod config;
 pub mod driver;
+pub mod identity;
+pub mod join;
+pub mod journal;
+pub mod log;
+pub mod observe;
+pub mod rack;
+pub mod run;
+pub mod status;
+pub mod tls;
+pub mod uplink;
+pub mod work;

@@ -1,2 +1,105 @@
-//! `picket-agent`.
-fn main() {}
+//! `picket-agent`: the command line of the rack daemon.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use picket_agent::config::{Config, DEFAULT_STATE_DIR};
+use picket_agent::identity::Files;
+use picket_agent::status::Status;
+use picket_agent::{join, log, run};
+use picket_common::join::JoinToken;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Polls the BMCs of a rack, keeps their power state, acts near the hardware.
+#[derive(Parser)]
+#[command(version, about)]
+struct Arguments {
+    /// Configuration file.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the journal and the identity are kept.
+    #[arg(long, global = true, value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
+    state_dir: PathBuf,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the daemon (the default).
+    Run,
+    /// Join an aggregator with the token it printed.
+    Join {
+        /// `pkj1.…@host:port`, from `picketctl agents token`.
+        token: JoinToken,
+    },
+    /// Check the configuration and the identity, and say what is wrong.
+    CheckConfig,
+    /// Show what the running daemon last said of itself.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("a TLS provider is installed already"))?;
+    let config = Config::load(arguments.config.as_deref())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    match arguments.command.unwrap_or(Command::Run) {
+        Command::Run => {
+            log::start(&config.log).context("log")?;
+            let identity = Files::new(&arguments.state_dir).load()?;
+            runtime.block_on(run::run(identity, &config, &arguments.state_dir, stopped()))?;
+        }
+        Command::Join { token } => {
+            let joined = runtime.block_on(join::join(&token, &arguments.state_dir))?;
+            println!("joined {} as agent {}; start it with: systemctl enable --now picket-agent", joined.site, joined.agent);
+        }
+        Command::CheckConfig => check(&config, &Files::new(&arguments.state_dir))?,
+        Command::Status { json } => show(&arguments.state_dir, json)?,
+    }
+    Ok(())
+}
+
+/// Done at SIGTERM or SIGINT.
+async fn stopped() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else { return };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+fn check(config: &Config, files: &Files) -> Result<()> {
+    log::filter(&config.log).context("log")?;
+    println!("configuration: ok");
+    match files.load() {
+        Ok(identity) => println!("identity: agent {} at {}", identity.agent, identity.mqtt),
+        Err(error) => println!("identity: {error}"),
+    }
+    Ok(())
+}
+
+fn show(state_dir: &std::path::Path, json: bool) -> Result<()> {
+    let status = Status::read(state_dir).context("no status: the daemon has not run with this state directory")?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&status)?);
+        return Ok(());
+    }
+    println!("agent     {} (pid {}, at {})", status.agent, status.pid, status.at);
+    println!("uplink    {}", if status.connected { "connected" } else { "not connected: working on its own" });
+    println!(
+        "hosts     {} (● {} on, ■ {} off, ▲ {} unknown, – {} disabled)",
+        status.hosts, status.on, status.off, status.unknown, status.disabled
+    );
+    println!("outbox    {} reports to be acknowledged", status.outbox);
+    println!("refused   {} messages", status.refused_messages);
+    println!("journal   {}", if status.journal { "works" } else { "FAILS: orders are refused" });
+    Ok(())
+}

@@ -1,4 +1,4 @@
-//! The driver contract and the table of drivers. A driver is one file here and one row in [`DRIVERS`].
+//! The driver contract and the table of drivers. A driver is one file or folder here and one line in `run.rs`.
 //!
 //! The contract is built for many BMCs: jobs come in batches, answers go back in batches, nothing here blocks, and a driver
 //! is free to serve all BMCs from one socket. The one who asks keeps at most one job of a BMC in flight.

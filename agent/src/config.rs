@@ -1,0 +1,105 @@
+//! The agent's own file: what the centre may not decide. Everything has a working default.
+
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use picket_common::config::{ConfigError, parse};
+use serde::Deserialize;
+
+use crate::driver::address::AllowedNetworks;
+
+/// Where the file is unless `--config` says otherwise.
+pub const DEFAULT_FILE: &str = "/etc/picket/agent.toml";
+/// Where state is unless `--state-dir` says otherwise.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/picket-agent";
+
+/// `agent.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,picket_agent::uplink=debug`.
+    pub log: String,
+    /// Networks BMCs may be in; when given, only these. Absent: any but loopback, link-local, multicast and our own addresses.
+    pub allowed_bmc_networks: Vec<IpNet>,
+    /// Most polls in flight at once (16 – 65536).
+    pub max_in_flight: MaxInFlight,
+    /// CA bundle (PEM) for BMCs whose option `tls` is `ca`.
+    pub bmc_ca: Option<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { log: "info".into(), allowed_bmc_networks: Vec::new(), max_in_flight: MaxInFlight(4096), bmc_ca: None }
+    }
+}
+
+/// A number within its range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "i64")]
+pub struct MaxInFlight(pub usize);
+
+impl TryFrom<i64> for MaxInFlight {
+    type Error = String;
+    fn try_from(value: i64) -> Result<Self, String> {
+        match usize::try_from(value) {
+            Ok(count @ 16..=65536) => Ok(Self(count)),
+            _ => Err(format!("max_in_flight is {value}; use 16 to 65536")),
+        }
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file cannot be read.
+    #[error("{path}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// The system's error.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+impl Config {
+    /// Reads `file`; without one, the default file if it is there, else the defaults.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub fn load(file: Option<&Path>) -> Result<Self, LoadError> {
+        let path = file.unwrap_or_else(|| Path::new(DEFAULT_FILE));
+        match std::fs::read_to_string(path) {
+            Ok(text) => Ok(parse(&path.display().to_string(), &text)?),
+            Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(source) => Err(LoadError::Read { path: path.to_owned(), source }),
+        }
+    }
+
+    /// The rule for BMC addresses.
+    #[must_use]
+    pub fn allowed(&self) -> AllowedNetworks {
+        AllowedNetworks { networks: self.allowed_bmc_networks.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_say_where_and_what() {
+        let check = |text: &str, wanted: &str| {
+            let error = parse::<Config>("agent.toml", text).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{error}");
+        };
+        check("allowed_bmc_network = []", "agent.toml:1: unknown key `allowed_bmc_network`; did you mean `allowed_bmc_networks`?");
+        check("log = \"info\"\nmax_in_flight = -1", "agent.toml:2: max_in_flight is -1; use 16 to 65536");
+        check("allowed_bmc_networks = [\"10.0.0.0/99\"]", "agent.toml:1:");
+        let config: Config = parse("agent.toml", "allowed_bmc_networks = [\"127.0.0.0/8\"]").unwrap();
+        assert_eq!(config.max_in_flight, MaxInFlight(4096));
+    }
+}

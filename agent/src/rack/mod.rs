@@ -1,0 +1,812 @@
+//! RACK: the pure core of the agent. Takes events, decides, and says what must be durable and what must follow.
+//! Memory only: no clock, no sockets, no files.
+
+pub mod admission;
+mod assignment;
+pub mod host;
+pub mod operation;
+mod schedule;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use picket_common::clock::Now;
+use picket_common::command::{BmcError, ErrorClass, Outcome, Refusal};
+use picket_common::id::{HostId, OperationId};
+use picket_common::power::{Cause, Management};
+use picket_common::seal::{self, Belongs, Sealed};
+use picket_common::secret::Secret;
+use picket_common::wire::assign::{Assign, HostAssignment};
+use picket_common::wire::down::{Command, PowerCommand};
+use picket_common::wire::report::{MAX_OVERDUE, OperationReport, Progress, Report};
+use picket_common::wire::{Generation, Incarnation, Time};
+
+use self::admission::{CentreClock, Standing, Verdict, admit};
+use self::assignment::{Assignments, Change, Others};
+use self::host::{Flight, Host, HostRow};
+use self::operation::{Input, ORDER_TIMEOUT, Operation, Phase, Step};
+use self::schedule::Schedule;
+use crate::bmc::{Answer, Ask, Bmc, Completion, DriverError, Job, PowerReply, Reading};
+use crate::observe::{Observation, observe};
+
+/// How often the agent says that it lives.
+pub const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How long after its deadline a command's id is remembered, for copies that come late.
+const SEEN_MARGIN: Duration = Duration::from_secs(600);
+/// Most commands that wait for their assignment.
+const MAX_EARLY: usize = 256;
+
+/// What can happen to the rack.
+#[derive(Debug)]
+pub enum Event {
+    /// Requests to BMCs ended.
+    Completed(Vec<Completion>),
+    /// The aggregator assigns hosts; the signature was checked.
+    Assigned(Assign),
+    /// The aggregator commands; the signature was checked.
+    Commanded(Command),
+    /// The aggregator has these reports for good.
+    Acked {
+        /// Whose sequence.
+        boot: Incarnation,
+        /// Last durable one.
+        up_to: u64,
+    },
+    /// The aggregator misses reports that were trimmed: it needs all that is known.
+    Missed,
+    /// The aggregator's clock was measured.
+    Measured(CentreClock),
+    /// Time passed.
+    Tick,
+}
+
+/// What follows from events. `records` are durable before anything else happens.
+#[derive(Debug, Default)]
+pub struct Decision {
+    /// One journal transaction; reports among them get their sequence there.
+    pub records: Vec<Record>,
+    /// Requests to BMCs, each with its driver's name.
+    pub jobs: Vec<(Arc<str>, Job)>,
+    /// Kept sessions to close: host and its driver.
+    pub forget: Vec<(String, HostId)>,
+    /// The agent should say that it lives.
+    pub heartbeat: Option<Pulse>,
+}
+
+/// What a heartbeat says beside the outbox's numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pulse {
+    /// Assignment in force.
+    pub generation: Option<Generation>,
+    /// Hosts not read in time.
+    pub overdue: Vec<HostId>,
+}
+
+/// One change to the journal.
+#[derive(Debug, Clone)]
+pub enum Record {
+    /// A host's state.
+    Host(HostRow),
+    /// A host's assignment.
+    Assignment(HostAssignment),
+    /// A host is no longer ours.
+    Remove(HostId),
+    /// Which assignment is in force, and its epoch.
+    Generation(Option<Generation>, u64),
+    /// An operation's phase.
+    Operation(Operation),
+    /// An operation ended.
+    OperationEnded(OperationId, HostId),
+    /// A command's id, remembered until then.
+    Seen(OperationId, HostId, Time),
+    /// Forget it.
+    Unseen(OperationId, HostId),
+    /// Queue a report.
+    Report(Box<Report>),
+    /// Reports up to here are durable at the aggregator.
+    Trim(u64),
+}
+
+/// All that the journal kept.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// Assignment in force.
+    pub generation: Option<Generation>,
+    /// Newest epoch.
+    pub epoch: u64,
+    /// Assigned hosts.
+    pub assignments: Vec<HostAssignment>,
+    /// Their states.
+    pub rows: Vec<HostRow>,
+    /// Operations not ended.
+    pub operations: Vec<Operation>,
+    /// Ids of commands, with how long they are remembered.
+    pub seen: Vec<(OperationId, HostId, Time)>,
+}
+
+/// Limits and identity.
+#[derive(Clone)]
+pub struct Settings {
+    /// The journal's incarnation.
+    pub boot: Incarnation,
+    /// Opens passwords.
+    pub sealing_key: Secret<[u8; 32]>,
+    /// Most polls in flight at once.
+    pub max_in_flight: usize,
+    /// Seed of the jitter.
+    pub seed: u64,
+}
+
+/// See the module.
+pub struct Rack {
+    settings: Settings,
+    assignments: Assignments,
+    hosts: Vec<Option<Host>>,
+    by_id: HashMap<HostId, usize>,
+    free: Vec<usize>,
+    schedule: Schedule,
+    in_flight: usize,
+    waiting: std::collections::VecDeque<usize>,
+    early: Vec<PowerCommand>,
+    seen: BTreeMap<(OperationId, HostId), Time>,
+    clock: Option<CentreClock>,
+    next_heartbeat: Duration,
+    next_ticket: u32,
+    jitter: u64,
+    journal_works: bool,
+}
+
+impl Rack {
+    /// A rack as the journal knew it; what was under way goes on at the first tick.
+    #[must_use]
+    pub fn restore(settings: Settings, restored: Restored, now: Now) -> Self {
+        let jitter = settings.seed | 1;
+        let mut rack = Self {
+            settings,
+            assignments: Assignments::default(),
+            hosts: Vec::new(),
+            by_id: HashMap::new(),
+            free: Vec::new(),
+            schedule: Schedule::default(),
+            in_flight: 0,
+            waiting: std::collections::VecDeque::new(),
+            early: Vec::new(),
+            seen: restored.seen.into_iter().map(|(operation, host, until)| ((operation, host), until)).collect(),
+            clock: None,
+            next_heartbeat: now.boottime,
+            next_ticket: 0,
+            jitter,
+            journal_works: true,
+        };
+        rack.assignments.generation = restored.generation;
+        rack.assignments.epoch = restored.epoch;
+        let mut rows: HashMap<HostId, HostRow> = restored.rows.into_iter().map(|row| (row.host.clone(), row)).collect();
+        for assignment in restored.assignments {
+            let host = match rows.remove(&assignment.host) {
+                Some(row) => Host::with_row(assignment, row, now),
+                None => Host::new(assignment, now),
+            };
+            let slot = rack.insert(host);
+            rack.open_bmc(slot);
+            rack.poll_soon(slot, now);
+        }
+        for operation in restored.operations {
+            rack.resume(operation, now);
+        }
+        rack
+    }
+
+    fn resume(&mut self, mut operation: Operation, now: Now) {
+        let left = u64::try_from(operation.deadline_wall.0.saturating_sub(Time::from(now.wall).0)).unwrap_or(0);
+        operation.deadline = now.boottime.saturating_add(Duration::from_micros(left));
+        let Some(&slot) = self.by_id.get(&operation.command.host) else { return };
+        let Some(host) = self.host_mut(slot) else { return };
+        // One that was begun goes before those that wait.
+        if matches!(operation.phase, Phase::Queued) {
+            host.operations.push_back(operation);
+        } else {
+            host.operations.push_front(operation);
+        }
+        host.operation_due = Some(now.boottime.saturating_add(operation::CYCLE_PAUSE));
+        self.reschedule(slot);
+    }
+
+    /// Whether acts are allowed: without a journal nothing is done that could not be remembered.
+    pub fn set_journal(&mut self, works: bool) {
+        self.journal_works = works;
+    }
+
+    /// When the next tick is needed (boottime).
+    #[must_use]
+    pub fn next_wake(&self) -> Duration {
+        self.schedule.next().map_or(self.next_heartbeat, |due| due.min(self.next_heartbeat))
+    }
+
+    /// How many hosts there are, for status.
+    #[must_use]
+    pub fn host_count(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// The hosts' journalled rows, for status.
+    pub fn rows(&self) -> impl Iterator<Item = &HostRow> {
+        self.hosts.iter().flatten().map(|host| &host.row)
+    }
+
+    /// Decides.
+    pub fn apply(&mut self, event: Event, now: Now, decision: &mut Decision) {
+        match event {
+            Event::Completed(completions) => {
+                for completion in completions {
+                    self.completed(completion, now, decision);
+                }
+                self.start_waiting(now, decision);
+            }
+            Event::Assigned(message) => self.assigned(message, now, decision),
+            Event::Commanded(Command::Power(command)) => self.commanded(command, now, decision),
+            Event::Commanded(Command::Cancel { operation, host }) => self.cancelled(operation, &host, now, decision),
+            Event::Acked { boot, up_to } => {
+                if boot == self.settings.boot {
+                    decision.records.push(Record::Trim(up_to));
+                }
+            }
+            Event::Missed => {
+                decision.records.extend(self.hosts.iter().flatten().map(|host| Record::Report(Box::new(host.snapshot()))))
+            }
+            Event::Measured(clock) => self.clock = Some(clock),
+            Event::Tick => self.tick(now, decision),
+        }
+    }
+
+    // ---- assignments ----
+
+    fn assigned(&mut self, message: Assign, now: Now, decision: &mut Decision) {
+        let Some(Change { upsert, others }) = self.assignments.take(message) else { return };
+        decision.records.push(Record::Generation(self.assignments.generation, self.assignments.epoch));
+        let gone: Vec<HostId> = match others {
+            Others::KeepBut(remove) => remove,
+            Others::Remove => {
+                let kept: std::collections::HashSet<&HostId> = upsert.iter().map(|assignment| &assignment.host).collect();
+                self.by_id.keys().filter(|host| !kept.contains(host)).cloned().collect()
+            }
+        };
+        for host in gone {
+            self.remove(&host, now, decision);
+        }
+        for assignment in upsert {
+            self.upsert(assignment, now, decision);
+        }
+        self.retry_early(now, decision);
+    }
+
+    fn remove(&mut self, id: &HostId, now: Now, decision: &mut Decision) {
+        let Some(slot) = self.by_id.remove(id) else { return };
+        self.end_operations(slot, Refusal::NotAssigned, now, decision);
+        self.forget_driver(slot, decision);
+        self.land(slot);
+        if let Some(place) = self.hosts.get_mut(slot) {
+            *place = None;
+            self.free.push(slot);
+        }
+        decision.records.push(Record::Remove(id.clone()));
+    }
+
+    fn upsert(&mut self, assignment: HostAssignment, now: Now, decision: &mut Decision) {
+        let known = self.by_id.get(&assignment.host).copied();
+        let slot = known.unwrap_or_else(|| self.insert(Host::new(assignment.clone(), now)));
+        let Some(host) = self.host_mut(slot) else { return };
+        if known.is_some() && host.assignment == assignment {
+            return;
+        }
+        let gates_moved =
+            known.is_none() || host.row.enablement != assignment.enablement || host.assignment.refusal != assignment.refusal;
+        let other_bmc = host.row.revision != revision(&assignment);
+        let refusal = assignment.refusal;
+        decision.records.push(Record::Assignment(assignment.clone()));
+        if gates_moved || other_bmc {
+            let why = refusal.unwrap_or(Refusal::HostDisabled);
+            if gates_moved {
+                self.end_operations(slot, why, now, decision);
+            }
+            self.forget_driver(slot, decision);
+        }
+        if refusal.is_some() {
+            self.land(slot);
+        }
+        let Some(host) = self.host_mut(slot) else { return };
+        host.row.enablement = assignment.enablement;
+        host.row.revision = revision(&assignment);
+        host.assignment = assignment;
+        match (gates_moved, refusal) {
+            (_, Some(_)) => host.close(now),
+            (true, None) => host.open(now),
+            (false, None) if other_bmc => host.forget_bmc(now),
+            (false, None) => {}
+        }
+        decision.records.push(Record::Host(host.row.clone()));
+        self.open_bmc(slot);
+        self.tell_if_locked(slot, now, decision);
+        self.poll_soon(slot, now);
+    }
+
+    /// A password that does not open is told once, as the setting error it is.
+    fn tell_if_locked(&mut self, slot: usize, now: Now, decision: &mut Decision) {
+        let Some(host) = self.host_mut(slot).filter(|host| host.is_locked() && host.assignment.refusal.is_none()) else { return };
+        let error = BmcError {
+            driver: "picket".into(),
+            class: ErrorClass::Setting,
+            code: Refusal::PasswordNeeded.code().into(),
+            text: Refusal::PasswordNeeded.to_string(),
+        };
+        let seen = Observation { event: None, management: Management::Degraded, error: Some(error), streak: host.streak };
+        let reports = host.observe(seen, Cause::Poll, now);
+        decision.records.push(Record::Host(host.row.clone()));
+        decision.records.extend(reports.into_iter().map(|report| Record::Report(Box::new(report))));
+    }
+
+    /// Opens the password and makes the driver's settings; a password that does not open closes the host.
+    fn open_bmc(&mut self, slot: usize) {
+        let key = self.settings.sealing_key.clone();
+        let Some(host) = self.host_mut(slot) else { return };
+        host.bmc = bmc_of(&host.assignment, &key).map(Arc::new);
+        host.driver = host.assignment.bmc.as_ref().map_or_else(|| "".into(), |bmc| bmc.driver.as_str().into());
+    }
+
+    fn forget_driver(&self, slot: usize, decision: &mut Decision) {
+        let Some(host) = self.host(slot) else { return };
+        if let Some(bmc) = &host.assignment.bmc {
+            decision.forget.push((bmc.driver.clone(), host.row.host.clone()));
+        }
+    }
+
+    // ---- commands ----
+
+    fn commanded(&mut self, command: PowerCommand, now: Now, decision: &mut Decision) {
+        let key = (command.operation, command.host.clone());
+        if self.seen.contains_key(&key) {
+            return;
+        }
+        if !self.assignments.covers(command.generation) {
+            self.keep_early(command, now, decision);
+            return;
+        }
+        self.remember(&command, decision);
+        let slot = self.by_id.get(&command.host).copied();
+        let host = slot.and_then(|slot| self.host(slot));
+        let standing = Standing {
+            assignment: host.map(|host| &host.assignment),
+            epoch: self.assignments.epoch,
+            clock: self.clock,
+            queued: host.map_or(0, |host| host.operations.len()),
+        };
+        let verdict = match host {
+            _ if !self.journal_works => Verdict::Refused(Refusal::JournalUnavailable),
+            Some(host) if host.is_locked() => Verdict::Refused(Refusal::PasswordNeeded),
+            _ => admit(&command, standing, now),
+        };
+        match (verdict, slot) {
+            (Verdict::Admitted(left), Some(slot)) => self.admitted(slot, command, left, now, decision),
+            (Verdict::Admitted(_), None) => report(decision, &command, Progress::Done(Outcome::Refused(Refusal::NotAssigned)), now),
+            (Verdict::Expired, _) => report(decision, &command, Progress::Done(Outcome::Expired), now),
+            (Verdict::Refused(refusal), _) => report(decision, &command, Progress::Done(Outcome::Refused(refusal)), now),
+        }
+    }
+
+    /// A command of a newer assignment than ours waits for it, or for its deadline.
+    fn keep_early(&mut self, command: PowerCommand, now: Now, decision: &mut Decision) {
+        if self.early.iter().any(|early| early.operation == command.operation && early.host == command.host) {
+            return;
+        }
+        if self.early.len() < MAX_EARLY {
+            self.early.push(command);
+        } else {
+            self.remember(&command, decision);
+            report(decision, &command, Progress::Done(Outcome::Refused(Refusal::Busy)), now);
+        }
+    }
+
+    fn remember(&mut self, command: &PowerCommand, decision: &mut Decision) {
+        let margin = i64::try_from(SEEN_MARGIN.as_micros()).unwrap_or(i64::MAX);
+        let until = Time(command.deadline.0.saturating_add(margin));
+        self.seen.insert((command.operation, command.host.clone()), until);
+        decision.records.push(Record::Seen(command.operation, command.host.clone(), until));
+    }
+
+    fn admitted(&mut self, slot: usize, command: PowerCommand, left: Duration, now: Now, decision: &mut Decision) {
+        report(decision, &command, Progress::Admitted, now);
+        let until = now.after(left);
+        let operation = Operation {
+            command,
+            deadline_wall: until.wall.into(),
+            phase: Phase::Queued,
+            deadline: until.boottime,
+            ordered_at: Duration::ZERO,
+            last_seen: None,
+            last_error: None,
+        };
+        decision.records.push(Record::Operation(operation.clone()));
+        let Some(host) = self.host_mut(slot) else { return };
+        host.operations.push_back(operation);
+        if host.operations.len() == 1 {
+            self.operate(slot, Input::Start, now, decision);
+        }
+    }
+
+    fn retry_early(&mut self, now: Now, decision: &mut Decision) {
+        for command in std::mem::take(&mut self.early) {
+            self.commanded(command, now, decision);
+        }
+    }
+
+    fn expire_early(&mut self, now: Now, decision: &mut Decision) {
+        let clock = self.clock;
+        let centre_now = clock.map_or(Time::from(now.wall), |clock| clock.latest(now.boottime));
+        let (late, early) = std::mem::take(&mut self.early).into_iter().partition(|command| command.deadline <= centre_now);
+        self.early = early;
+        let late: Vec<PowerCommand> = late;
+        for command in late {
+            self.remember(&command, decision);
+            report(decision, &command, Progress::Done(Outcome::Expired), now);
+        }
+    }
+
+    fn cancelled(&mut self, operation: OperationId, id: &HostId, now: Now, decision: &mut Decision) {
+        self.early.retain(|command| command.operation != operation || command.host != *id);
+        let Some(host) = self.by_id.get(id).copied().and_then(|slot| self.host_mut(slot)) else { return };
+        let waiting = |op: &Operation| op.command.operation == operation && matches!(op.phase, Phase::Queued);
+        let Some(place) = host.operations.iter().position(waiting) else { return };
+        if let Some(operation) = host.operations.remove(place) {
+            end(decision, &operation, Outcome::Cancelled, now);
+        }
+    }
+
+    fn end_operations(&mut self, slot: usize, refusal: Refusal, now: Now, decision: &mut Decision) {
+        let Some(host) = self.host_mut(slot) else { return };
+        host.operation_due = None;
+        for operation in std::mem::take(&mut host.operations) {
+            let outcome = operation.interrupted(refusal);
+            end(decision, &operation, outcome, now);
+        }
+    }
+
+    // ---- the active operation ----
+
+    fn operate(&mut self, slot: usize, input: Input<'_>, now: Now, decision: &mut Decision) {
+        let mut input = Some(input);
+        // Bounded: each turn either waits, asks, or takes one operation off the queue.
+        while let Some(this) = input.take() {
+            let Some(host) = self.host_mut(slot) else { return };
+            let Some(operation) = host.operations.front_mut() else { break };
+            let before = operation.phase.clone();
+            let step = operation.step(this, now.boottime);
+            if operation.phase != before {
+                decision.records.push(Record::Operation(operation.clone()));
+            }
+            match step {
+                Step::Wait(pause) => host.operation_due = Some(now.boottime.saturating_add(pause)),
+                Step::Ask(ask) => self.ask_for_operation(slot, ask, now, decision),
+                Step::Done(outcome) => {
+                    host.operation_due = None;
+                    if let Some(operation) = host.operations.pop_front() {
+                        end(decision, &operation, outcome, now);
+                    }
+                    host.poll_due = host.poll_due.max(now.boottime.saturating_add(Duration::from_secs(1)));
+                    input = Some(Input::Start);
+                }
+            }
+        }
+        self.reschedule(slot);
+    }
+
+    fn ask_for_operation(&mut self, slot: usize, ask: Ask, now: Now, decision: &mut Decision) {
+        let Some(host) = self.host_mut(slot) else { return };
+        if host.in_flight.is_some() {
+            // A poll is under way: one request at a time. Its end starts this one.
+            return;
+        }
+        let blocked = host.blocked_until.is_some_and(|until| until > now.boottime);
+        if blocked {
+            let error = blocked_error(host);
+            host.operation_due = None;
+            let input = if ask == Ask::Status { Input::Read(Err(&error), now.boottime) } else { Input::Ordered(Err(&error)) };
+            self.operate(slot, input, now, decision);
+            return;
+        }
+        host.operation_due = None;
+        let left = host.operations.front().map_or(Duration::ZERO, |operation| operation.deadline.saturating_sub(now.boottime));
+        let timeout = timeout_of(host, ask).min(left.max(Duration::from_millis(1)));
+        self.send(slot, ask, true, timeout, decision);
+    }
+
+    // ---- requests ----
+
+    fn send(&mut self, slot: usize, ask: Ask, for_operation: bool, timeout: Duration, decision: &mut Decision) {
+        self.next_ticket = self.next_ticket.wrapping_add(1);
+        let ticket = ticket(slot, self.next_ticket);
+        let Some(host) = self.host_mut(slot) else { return };
+        let Some(bmc) = host.bmc.clone() else { return };
+        host.in_flight = Some(Flight { ticket, ask, for_operation });
+        let driver = host.driver.clone();
+        self.in_flight += 1;
+        decision.jobs.push((driver, Job { ticket, bmc, ask, timeout }));
+    }
+
+    /// Forgets the request in flight: its answer is no longer wanted.
+    fn land(&mut self, slot: usize) {
+        if self.host_mut(slot).is_some_and(|host| host.in_flight.take().is_some()) {
+            self.in_flight = self.in_flight.saturating_sub(1);
+        }
+    }
+
+    fn completed(&mut self, completion: Completion, now: Now, decision: &mut Decision) {
+        let slot = slot_of(completion.ticket);
+        let Some(host) = self.host_mut(slot) else { return };
+        let Some(flight) = host.in_flight.filter(|flight| flight.ticket == completion.ticket) else { return };
+        self.land(slot);
+        self.learn(slot, flight.ask, &completion, now, decision);
+        let Some(host) = self.host_mut(slot) else { return };
+        if flight.for_operation && !host.operations.is_empty() {
+            let input = input_of(flight.ask, &completion);
+            self.operate(slot, input, now, decision);
+        } else if !host.operations.is_empty() {
+            host.operation_due = None;
+            self.operate(slot, Input::Start, now, decision);
+        } else {
+            let jitter = self.draw_jitter();
+            if let Some(host) = self.host_mut(slot) {
+                host.poll_due = now.boottime.saturating_add(host.pause(jitter));
+            }
+            self.reschedule(slot);
+        }
+    }
+
+    /// Every answer teaches something about the host, whoever asked.
+    fn learn(&mut self, slot: usize, ask: Ask, completion: &Completion, now: Now, decision: &mut Decision) {
+        let Some(host) = self.host_mut(slot) else { return };
+        host.last_word = now.boottime;
+        let result: Result<Reading, &DriverError> = match &completion.result {
+            Ok(Answer::Reading(reading)) => Ok(*reading),
+            // An answered order proves that the BMC is well, and says nothing about the state.
+            Ok(Answer::Power(PowerReply::Accepted | PowerReply::NotInThisState)) => Ok(Reading::Transitioning),
+            Err(error) if ask == Ask::Status || error.class == ErrorClass::Auth => Err(error),
+            // What an order's failure means is the operation's business: it reads next.
+            Err(_) => return,
+        };
+        let before = host.row.clone();
+        let seen: Observation = observe(result, host.row.management, host.streak);
+        let cause = match host.operations.front() {
+            Some(operation) if operation.is_ordered() => Cause::Command(operation.command.operation),
+            _ => Cause::Poll,
+        };
+        let reports = host.observe(seen, cause, now);
+        if worth_a_write(&before, &host.row) {
+            decision.records.push(Record::Host(host.row.clone()));
+        }
+        decision.records.extend(reports.into_iter().map(|report| Record::Report(Box::new(report))));
+    }
+
+    // ---- time ----
+
+    fn tick(&mut self, now: Now, decision: &mut Decision) {
+        while let Some((slot, stamp)) = self.schedule.pop_due(now.boottime) {
+            if self.host(slot).is_some_and(|host| host.stamp == stamp) {
+                self.wake(slot, now, decision);
+            }
+        }
+        if now.boottime >= self.next_heartbeat {
+            self.next_heartbeat = now.boottime.saturating_add(HEARTBEAT);
+            self.expire_early(now, decision);
+            self.forget_seen(now, decision);
+            decision.heartbeat = Some(self.pulse(now));
+        }
+    }
+
+    fn pulse(&self, now: Now) -> Pulse {
+        let overdue = self.hosts.iter().flatten().filter(|host| host.is_overdue(now.boottime)).take(MAX_OVERDUE);
+        Pulse { generation: self.assignments.generation, overdue: overdue.map(|host| host.row.host.clone()).collect() }
+    }
+
+    fn forget_seen(&mut self, now: Now, decision: &mut Decision) {
+        let wall = Time::from(now.wall);
+        let old: Vec<(OperationId, HostId)> =
+            self.seen.iter().filter(|(_, until)| **until < wall).map(|(key, _)| key.clone()).collect();
+        for (operation, host) in old {
+            self.seen.remove(&(operation, host.clone()));
+            decision.records.push(Record::Unseen(operation, host));
+        }
+    }
+
+    fn wake(&mut self, slot: usize, now: Now, decision: &mut Decision) {
+        let Some(host) = self.host_mut(slot) else { return };
+        if let Some(operation) = host.operations.front() {
+            if now.boottime >= operation.deadline {
+                self.operate(slot, Input::Overdue, now, decision);
+            } else if host.in_flight.is_none() && host.operation_due.is_some_and(|due| due <= now.boottime) {
+                let input = if matches!(operation.phase, Phase::Ordering(_)) { Input::Start } else { Input::Due };
+                host.operation_due = None;
+                self.operate(slot, input, now, decision);
+            } else {
+                self.reschedule(slot);
+            }
+            return;
+        }
+        self.poll(slot, now, decision);
+    }
+
+    fn poll(&mut self, slot: usize, now: Now, decision: &mut Decision) {
+        let max_in_flight = self.settings.max_in_flight;
+        let in_flight = self.in_flight;
+        let Some(host) = self.host_mut(slot) else { return };
+        if !host.is_open() || host.in_flight.is_some() {
+            return;
+        }
+        if let Some(until) = host.blocked_until.filter(|until| *until > now.boottime) {
+            host.poll_due = until;
+            self.reschedule(slot);
+            return;
+        }
+        if in_flight >= max_in_flight {
+            self.waiting.push_back(slot);
+            return;
+        }
+        let timeout = timeout_of(host, Ask::Status);
+        self.send(slot, Ask::Status, false, timeout, decision);
+    }
+
+    fn start_waiting(&mut self, now: Now, decision: &mut Decision) {
+        while self.in_flight < self.settings.max_in_flight {
+            let Some(slot) = self.waiting.pop_front() else { return };
+            if self.host(slot).is_some_and(|host| host.operations.is_empty()) {
+                self.poll(slot, now, decision);
+            }
+        }
+    }
+
+    /// First poll of a host: soon, but spread so that a whole rack does not start in one packet burst.
+    fn poll_soon(&mut self, slot: usize, now: Now) {
+        let spread = self.draw_jitter() - 0.8;
+        let Some(host) = self.host_mut(slot) else { return };
+        host.poll_due = now.boottime.saturating_add(host.interval().min(Duration::from_secs(1)).mul_f64(spread.max(0.0)));
+        self.reschedule(slot);
+    }
+
+    fn reschedule(&mut self, slot: usize) {
+        let Some(host) = self.hosts.get_mut(slot).and_then(Option::as_mut) else { return };
+        let due = match host.operations.front() {
+            Some(operation) => Some(
+                host.operation_due
+                    .filter(|_| host.in_flight.is_none())
+                    .map_or(operation.deadline, |due| due.min(operation.deadline)),
+            ),
+            None if host.is_open() && host.in_flight.is_none() => Some(host.poll_due),
+            None => None,
+        };
+        host.stamp += 1;
+        if let Some(due) = due {
+            self.schedule.push(due, slot, host.stamp);
+        }
+    }
+
+    /// Between 0.8 and 1.2 (xorshift64: jitter needs no more).
+    fn draw_jitter(&mut self) -> f64 {
+        self.jitter ^= self.jitter << 13;
+        self.jitter ^= self.jitter >> 7;
+        self.jitter ^= self.jitter << 17;
+        let sixteen_bits = u16::try_from(self.jitter >> 48).unwrap_or(u16::MAX);
+        0.8 + 0.4 * f64::from(sixteen_bits) / f64::from(u16::MAX)
+    }
+
+    // ---- slots ----
+
+    fn insert(&mut self, host: Host) -> usize {
+        let id = host.row.host.clone();
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.hosts.push(None);
+            self.hosts.len() - 1
+        });
+        if let Some(place) = self.hosts.get_mut(slot) {
+            *place = Some(host);
+        }
+        self.by_id.insert(id, slot);
+        slot
+    }
+
+    fn host(&self, slot: usize) -> Option<&Host> {
+        self.hosts.get(slot).and_then(Option::as_ref)
+    }
+
+    fn host_mut(&mut self, slot: usize) -> Option<&mut Host> {
+        self.hosts.get_mut(slot).and_then(Option::as_mut)
+    }
+}
+
+/// Slot in the high half, a counter in the low half: an answer to an earlier request of the slot is not taken for a later one.
+fn ticket(slot: usize, counter: u32) -> u64 {
+    (u64::try_from(slot).unwrap_or(u64::MAX) << 32) | u64::from(counter)
+}
+
+fn slot_of(ticket: u64) -> usize {
+    usize::try_from(ticket >> 32).unwrap_or(usize::MAX)
+}
+
+fn input_of(ask: Ask, completion: &Completion) -> Input<'_> {
+    match (&completion.result, ask) {
+        (Ok(Answer::Reading(reading)), _) => Input::Read(Ok(*reading), completion.begun),
+        (Ok(Answer::Power(reply)), _) => Input::Ordered(Ok(*reply)),
+        (Err(error), Ask::Status) => Input::Read(Err(error), completion.begun),
+        (Err(error), _) => Input::Ordered(Err(error)),
+    }
+}
+
+/// Time one request may take.
+fn timeout_of(host: &Host, ask: Ask) -> Duration {
+    match (ask, host.assignment.bmc.as_ref().map(|bmc| bmc.driver.as_str())) {
+        (Ask::Status, Some("ipmi")) => Duration::from_secs(5),
+        (Ask::Status | Ask::On | Ask::Off | Ask::Soft | Ask::Reset, _) => ORDER_TIMEOUT,
+    }
+}
+
+fn revision(assignment: &HostAssignment) -> u64 {
+    assignment.bmc.as_ref().map_or(0, |bmc| bmc.revision)
+}
+
+fn bmc_of(assignment: &HostAssignment, key: &Secret<[u8; 32]>) -> Option<Bmc> {
+    let bmc = assignment.bmc.as_ref()?;
+    let password = match &bmc.password {
+        None => Secret::new(String::new()),
+        Some(sealed) => open(assignment, &bmc.address, &bmc.username, sealed, key)?,
+    };
+    Some(Bmc {
+        host: assignment.host.clone(),
+        address: bmc.address.clone(),
+        port: bmc.port,
+        username: bmc.username.clone(),
+        password,
+        options: bmc.options.iter().cloned().collect(),
+        revision: bmc.revision,
+    })
+}
+
+fn open(
+    assignment: &HostAssignment,
+    address: &str,
+    username: &str,
+    sealed: &Sealed,
+    key: &Secret<[u8; 32]>,
+) -> Option<Secret<String>> {
+    seal::open(key, Belongs { host: &assignment.host, address, username }, sealed).ok()
+}
+
+/// Why no request is sent while logins pause.
+fn blocked_error(host: &Host) -> DriverError {
+    let last = host.row.error.as_ref().map_or_else(|| "the login was refused".to_owned(), |error| error.text.clone());
+    DriverError {
+        driver: "picket",
+        address: host.assignment.bmc.as_ref().map(|bmc| bmc.address.clone()).unwrap_or_default(),
+        class: ErrorClass::Auth,
+        code: "auth-blocked".into(),
+        text: format!(
+            "logins are paused after two refusals, or the account could be locked; set the right password. Last answer: {last}"
+        ),
+        maybe_sent: false,
+    }
+}
+
+/// Another text of the same failure is not worth a disk write; anything else is.
+fn worth_a_write(before: &HostRow, after: &HostRow) -> bool {
+    let code = |row: &HostRow| row.error.as_ref().map(|error| (error.class, error.code.clone()));
+    let without_error = |row: &HostRow| HostRow { error: None, ..row.clone() };
+    code(before) != code(after) || without_error(before) != without_error(after)
+}
+
+fn report(decision: &mut Decision, command: &PowerCommand, progress: Progress, now: Now) {
+    let report = OperationReport { operation: command.operation, host: command.host.clone(), at: now.wall.into(), progress };
+    decision.records.push(Record::Report(Box::new(Report::Operation(report))));
+}
+
+fn end(decision: &mut Decision, operation: &Operation, outcome: Outcome, now: Now) {
+    let command = &operation.command;
+    decision.records.push(Record::OperationEnded(command.operation, command.host.clone()));
+    report(decision, command, Progress::Done(outcome), now);
+}

@@ -1,0 +1,314 @@
+//! The agent's heart: events in, one decision, journal, then acts. Everything else hangs off this loop.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use picket_common::command::Outcome;
+
+use crate::bmc::Ask;
+use crate::clock;
+use crate::config::Config;
+use crate::driver::{Completions, Driver, null::Null};
+use crate::identity::Identity;
+use crate::journal::{Journal, JournalError, Outbox};
+use crate::rack::{Decision, Event, Rack, Record, Settings};
+use crate::status::Status;
+use crate::uplink::{Gauge, Say, Uplink};
+use crate::work::Work;
+use crate::{tls, uplink};
+
+/// Most events decided on in one transaction.
+const MAX_EVENTS: usize = 1024;
+/// Polls that are due within this are started together.
+const GRAIN: Duration = Duration::from_millis(10);
+/// Pause between tries to get the journal back.
+const JOURNAL_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why the agent cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// No journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The identity's keys or certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+    /// The gate's address is not `host:port`.
+    #[error("the aggregator's MQTT address {0:?} is not host:port; join again")]
+    Address(String),
+    /// A driver could not start.
+    #[error("driver {driver} could not start")]
+    Driver {
+        /// Which.
+        driver: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A thread could not be started.
+    #[error("the core's thread could not start")]
+    Thread(#[source] std::io::Error),
+    /// The core ended by itself: a bug, or a corrupt journal.
+    #[error("the core stopped; the log says why")]
+    CoreStopped,
+}
+
+/// Runs until `stop` is done; then closes BMC sessions and the uplink.
+///
+/// # Errors
+/// [`RunError`].
+pub async fn run(identity: Identity, config: &Config, state_dir: &Path, stop: impl Future<Output = ()>) -> Result<(), RunError> {
+    let journal = Journal::open(&journal_file(state_dir), uuid::Uuid::new_v4())?;
+    let (events, inbox) = channel();
+    let completions: Completions = {
+        let events = events.clone();
+        Arc::new(move |completions| tell(&events, Event::Completed(completions)))
+    };
+    let work = Arc::new(Work::new(drivers(config, &journal, &completions)?, completions));
+    let gauge = Arc::new(Gauge::default());
+    let (say, said) = tokio::sync::mpsc::unbounded_channel();
+    let core = Core::new(journal, inbox, work.clone(), say, gauge.clone(), &identity, config, state_dir)?;
+
+    let (host, port) = identity.mqtt.rsplit_once(':').ok_or_else(|| RunError::Address(identity.mqtt.clone()))?;
+    let settings = uplink::Settings {
+        agent: identity.agent.clone(),
+        host: host.trim_matches(['[', ']']).to_owned(),
+        port: port.parse().map_err(|_| RunError::Address(identity.mqtt.clone()))?,
+        tls: tls::mutual(&identity)?,
+        verifying_keys: identity.verifying_keys.clone(),
+        boot: core.journal.boot(),
+        generation: core.generation,
+    };
+    let reader = core.journal.reader();
+    let for_uplink = events.clone();
+    let uplink = Uplink::new(settings, reader, Arc::new(move |event| tell(&for_uplink, event)), said, gauge);
+    let uplink = tokio::spawn(uplink.run());
+
+    let (ended, core_ended) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name("core".into()).spawn(move || {
+        core.run();
+        ended.send(()).ok();
+    });
+    let thread = thread.map_err(RunError::Thread)?;
+    notify_ready();
+    let stopped = tokio::select! {
+        () = stop => true,
+        _ = core_ended => false,
+    };
+    sd_notify::notify(&[sd_notify::NotifyState::Stopping]).ok();
+    work.shutdown().await;
+    // The core ends when nobody can tell it anything any more; the uplink ends with the core.
+    uplink.abort();
+    tell(&events, Event::Tick);
+    drop((events, work));
+    if !stopped {
+        thread.join().ok();
+        return Err(RunError::CoreStopped);
+    }
+    Ok(())
+}
+
+/// Where the journal is.
+#[must_use]
+pub fn journal_file(state_dir: &Path) -> PathBuf {
+    state_dir.join("journal.redb")
+}
+
+fn tell(events: &Sender<Event>, event: Event) {
+    // The core is gone only while the process ends.
+    events.send(event).ok();
+}
+
+fn notify_ready() {
+    sd_notify::notify(&[sd_notify::NotifyState::Ready]).ok();
+    tracing::info!("agent ready");
+}
+
+fn drivers(_config: &Config, _journal: &Journal, completions: &Completions) -> Result<Vec<Box<dyn Driver>>, RunError> {
+    Ok(vec![Box::new(Null::new(completions.clone()))])
+}
+
+/// The loop and what it owns.
+struct Core {
+    rack: Rack,
+    journal: Journal,
+    broken: Option<Broken>,
+    inbox: Receiver<Event>,
+    work: Arc<Work>,
+    say: UnboundedSender<Say>,
+    gauge: Arc<Gauge>,
+    settings: Settings,
+    status: Status,
+    state_dir: PathBuf,
+    generation: Option<picket_common::wire::Generation>,
+}
+
+impl Core {
+    #[expect(clippy::too_many_arguments, reason = "the wiring of the whole daemon meets here once")]
+    fn new(
+        journal: Journal,
+        inbox: Receiver<Event>,
+        work: Arc<Work>,
+        say: UnboundedSender<Say>,
+        gauge: Arc<Gauge>,
+        identity: &Identity,
+        config: &Config,
+        state_dir: &Path,
+    ) -> Result<Self, RunError> {
+        let settings = Settings {
+            boot: journal.boot(),
+            sealing_key: identity.sealing_key.clone(),
+            max_in_flight: config.max_in_flight.0,
+            seed: getrandom::u64().unwrap_or(1),
+        };
+        let restored = journal.load()?;
+        let generation = restored.generation;
+        let now = clock::now();
+        let rack = Rack::restore(settings.clone(), restored, now);
+        let status = Status {
+            agent: identity.agent.clone(),
+            at: now.wall,
+            pid: std::process::id(),
+            connected: false,
+            hosts: 0,
+            on: 0,
+            off: 0,
+            unknown: 0,
+            disabled: 0,
+            outbox: 0,
+            refused_messages: 0,
+            journal: true,
+        };
+        let state_dir = state_dir.to_owned();
+        Ok(Self { rack, journal, broken: None, inbox, work, say, gauge, settings, status, state_dir, generation })
+    }
+
+    fn run(mut self) {
+        let mut events = Vec::new();
+        while self.next_events(&mut events) {
+            let mut decision = Decision::default();
+            let now = clock::now();
+            for event in events.drain(..) {
+                self.rack.apply(event, now, &mut decision); // the only deciding: pure
+            }
+            self.rack.apply(Event::Tick, now, &mut decision);
+            if self.broken.is_some() {
+                self.limp(decision, now.boottime);
+                continue;
+            }
+            match self.journal.record(&decision.records) {
+                Ok(outbox) => self.act(decision, outbox), // only after it is durable
+                Err(error) => self.break_down(&error, now.boottime),
+            }
+        }
+    }
+
+    /// Waits for an event or the next due time, then takes all that is there. False when nobody is left to tell anything.
+    fn next_events(&mut self, events: &mut Vec<Event>) -> bool {
+        let wait = self.rack.next_wake().saturating_sub(clock::boottime()).max(GRAIN);
+        match self.inbox.recv_timeout(wait) {
+            Ok(event) => events.push(event),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return false,
+        }
+        while events.len() < MAX_EVENTS {
+            let Ok(event) = self.inbox.try_recv() else { break };
+            events.push(event);
+        }
+        true
+    }
+
+    fn act(&mut self, decision: Decision, outbox: Outbox) {
+        if outbox.oldest > 0 {
+            self.say.send(Say::Queued(outbox)).ok();
+        }
+        if let Some(pulse) = decision.heartbeat {
+            self.write_status();
+            self.say.send(Say::Pulse(pulse)).ok();
+            sd_notify::notify(&[sd_notify::NotifyState::Watchdog]).ok();
+        }
+        for (driver, host) in decision.forget {
+            self.work.forget(&driver, &host);
+        }
+        if !decision.jobs.is_empty() {
+            self.work.start(decision.jobs);
+        }
+    }
+
+    fn write_status(&mut self) {
+        self.status.count(&self.rack);
+        self.status.at = clock::now().wall;
+        self.status.connected = self.gauge.connected.load(Ordering::Relaxed);
+        self.status.outbox = self.gauge.outbox.load(Ordering::Relaxed);
+        self.status.refused_messages = self.gauge.refused.load(Ordering::Relaxed);
+        self.status.journal = self.broken.is_none();
+        if let Err(error) = self.status.write(&self.state_dir) {
+            tracing::debug!(%error, "status file not written");
+        }
+    }
+
+    /// The journal failed: nothing of that decision happens, and the rack is what the journal last knew, if it can be read.
+    fn break_down(&mut self, error: &JournalError, now: Duration) {
+        tracing::error!(%error, source = ?std::error::Error::source(error), "journal failed");
+        self.broken = Some(Broken { try_at: now, refused: Vec::new() });
+        self.restore();
+    }
+
+    fn restore(&mut self) {
+        match self.journal.load() {
+            Ok(restored) => self.rack = Rack::restore(self.settings.clone(), restored, clock::now()),
+            Err(error) => tracing::debug!(%error, "journal cannot be read"),
+        }
+        self.rack.set_journal(self.broken.is_none());
+    }
+
+    /// Without a journal BMCs are still read, so that the state stays visible; nothing is ordered, and commands are refused.
+    /// The refusals are kept until they can be journalled, for the aggregator to hear.
+    fn limp(&mut self, mut decision: Decision, now: Duration) {
+        decision.jobs.retain(|(_, job)| job.ask == Ask::Status);
+        decision.records.retain(is_refusal);
+        if let Some(broken) = &mut self.broken {
+            decision.records.truncate(MAX_EVENTS.saturating_sub(broken.refused.len()));
+            broken.refused.append(&mut decision.records);
+        }
+        self.act(decision, Outbox::default());
+        if self.broken.as_ref().is_some_and(|broken| now >= broken.try_at) {
+            self.mend(now);
+        }
+    }
+
+    fn mend(&mut self, now: Duration) {
+        let refused = self.broken.as_ref().map(|broken| broken.refused.clone()).unwrap_or_default();
+        match self.journal.reopen().and_then(|()| self.journal.record(&refused)) {
+            Ok(outbox) => {
+                self.broken = None;
+                self.restore();
+                tracing::info!("journal works again");
+                self.act(Decision::default(), outbox);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "journal still fails");
+                if let Some(broken) = &mut self.broken {
+                    broken.try_at = now.saturating_add(JOURNAL_PAUSE);
+                }
+            }
+        }
+    }
+}
+
+/// While the journal cannot be written.
+struct Broken {
+    try_at: Duration,
+    refused: Vec<Record>,
+}
+
+fn is_refusal(record: &Record) -> bool {
+    use picket_common::wire::report::{Progress, Report};
+    let Record::Report(report) = record else { return matches!(record, Record::Seen(..)) };
+    matches!(**report, Report::Operation(ref report) if matches!(report.progress, Progress::Done(Outcome::Refused(_) | Outcome::Expired)))
+}
