@@ -5,6 +5,7 @@
 use anyhow::{Result, ensure};
 use picket_tests::eventually::eventually;
 use picket_tests::peers::certificate::Authority;
+use picket_tests::peers::curl::Curl;
 use picket_tests::peers::ipmi_sim::IpmiSim;
 use picket_tests::peers::ipmipower::Ipmipower;
 use picket_tests::peers::ipmisim::Ipmisim;
@@ -113,6 +114,8 @@ fn sushy_obeys_curl_over_tls_and_comes_back() -> Result<()> {
     let stranger = emulator.curl().with_user(&User::new("admin", "wrong"));
     assert_eq!(stranger.get("/redfish/v1/Systems")?.status, 401);
     assert_eq!(emulator.curl().get("/redfish/v1/SessionService")?.status, 404);
+
+    assert_eq!(Curl::insecure(emulator.address(), &Sushy::admin()).get("/redfish/v1/Systems")?.status, 200);
 
     emulator.stop();
     emulator.power().unwrap_err();
