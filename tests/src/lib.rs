@@ -1,1 +1,5 @@
 //! Harness.
+
+pub mod eventually;
+pub mod peers;
+pub mod ports;
