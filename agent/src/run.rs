@@ -102,15 +102,14 @@ pub async fn run(identity: Identity, config: &Config, state_dir: &Path, stop: im
     };
     sd_notify::notify(&[sd_notify::NotifyState::Stopping]).ok();
     work.shutdown().await;
-    // The core ends when nobody can tell it anything any more; the uplink ends with the core.
+    // Dropping the connection makes the broker tell our will at once; the core's thread ends with the process, for every
+    // commit is durable by itself.
     uplink.abort();
-    tell(&events, Event::Tick);
-    drop((events, work));
-    if !stopped {
-        thread.join().ok();
-        return Err(RunError::CoreStopped);
+    if stopped {
+        return Ok(());
     }
-    Ok(())
+    thread.join().ok();
+    Err(RunError::CoreStopped)
 }
 
 /// Where the journal is.

@@ -6,6 +6,8 @@ mod assignment;
 pub mod host;
 pub mod operation;
 mod schedule;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
