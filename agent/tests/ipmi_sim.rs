@@ -56,10 +56,10 @@ impl Sim {
             "name \"bmc\"\nset_working_mc 0x20\n  startlan 1\n    addr {} {}\n    priv_limit admin\n    \
              allowed_auths_user none md2 md5 straight\n    allowed_auths_operator none md2 md5 straight\n    \
              allowed_auths_admin none md2 md5 straight\n    guid a123456789abcdefa123456789abcdef\n  endlan\n  \
-             chassis_control \"{chassis}\"\n  user 1 true \"\" \"test\" user 10 none md2 md5 straight\n  \
-             user 2 true \"admin\" \"admin-secret\" admin 10 none md2 md5 straight\n  \
-             user 3 true \"operator\" \"oper-secret\" operator 10 none md2 md5 straight\n  \
-             user 4 true \"reader\" \"read-secret\" user 10 none md2 md5 straight\n",
+             chassis_control \"{chassis}\"\n  user 1 true \"\" \"test\" user 10\n  \
+             user 2 true \"admin\" \"admin-secret\" admin 10\n  \
+             user 3 true \"operator\" \"oper-secret\" operator 10\n  \
+             user 4 true \"reader\" \"read-secret\" user 10\n",
             address.ip(),
             address.port()
         );
@@ -179,12 +179,11 @@ fn what_is_refused_is_told_apart() {
     let sim = Sim::start();
     let client = Client::new();
     client.ready(&bmc(sim.address, "admin", "admin-secret", &[], 1));
-    let table: [(&str, &str, &[(&str, &str)], Ask, ErrorClass); 6] = [
+    let table: [(&str, &str, &[(&str, &str)], Ask, ErrorClass); 5] = [
         ("operator", "wrong", &[], Ask::Status, ErrorClass::Auth),
         ("nobody", "oper-secret", &[], Ask::Status, ErrorClass::Auth),
         ("operator", "oper-secret", &[("cipher_suite", "17")], Ask::Status, ErrorClass::Setting),
-        ("reader", "read-secret", &[], Ask::Off, ErrorClass::Setting),
-        ("operator", "oper-secret", &[("privilege", "administrator")], Ask::Status, ErrorClass::Setting),
+        ("reader", "read-secret", &[("privilege", "user")], Ask::Off, ErrorClass::Setting),
         ("operator", "oper-secret", &[("colour", "red")], Ask::Status, ErrorClass::Setting),
     ];
     for (revision, (username, password, options, ask, class)) in (2..).zip(table) {
@@ -193,7 +192,7 @@ fn what_is_refused_is_told_apart() {
         assert_eq!(error.class, class, "{username} {options:?}: {error}");
         assert!(!error.maybe_sent, "{error}");
     }
-    let reader = bmc(sim.address, "reader", "read-secret", &[], 100);
+    let reader = bmc(sim.address, "reader", "read-secret", &[("privilege", "user")], 100);
     assert_eq!(client.ask(&reader, Ask::Status, PATIENT), Ok(Answer::Reading(Reading::On)), "a user may read");
     assert_eq!(sim.actions(), [""; 0], "nothing was ever switched");
 }

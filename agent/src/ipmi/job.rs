@@ -8,6 +8,8 @@ use super::suite::Suite;
 
 /// A kept session that is silent this long is thrown away (a retry inside a session that lost its place never works).
 pub const SILENCE: Duration = Duration::from_secs(5);
+/// Below this silence a session is kept: two copies of a request fit in.
+const LEAST_SILENCE: Duration = Duration::from_secs(2);
 /// Most session openings for one request: two suites at three privilege levels, one reopening and one restart.
 const MAX_ATTEMPTS: u8 = 8;
 
@@ -37,7 +39,7 @@ impl Job {
         let half = request.deadline.saturating_sub(now) / 2;
         Self {
             request,
-            silence: SILENCE.min(half),
+            silence: SILENCE.min(half.max(LEAST_SILENCE)),
             heard: false,
             sent: false,
             reopened: false,

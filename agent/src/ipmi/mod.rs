@@ -21,7 +21,7 @@ pub mod session;
 pub mod settings;
 pub mod suite;
 #[cfg(test)]
-pub mod testbmc;
+pub(crate) mod testbmc;
 #[cfg(test)]
 mod tests;
 mod window;
