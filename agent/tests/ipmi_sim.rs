@@ -1,6 +1,8 @@
 //! Driver `ipmi` against a BMC that is not ours: OpenIPMI's `ipmi_sim` (Debian package `openipmi`), which must be
 //! installed. It speaks suite 3 only, so every first login here falls back from suite 17.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test ends by panicking")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
@@ -137,6 +139,8 @@ impl Client {
     }
 }
 
+type Options = &'static [(&'static str, &'static str)];
+
 const PATIENT: Duration = Duration::from_secs(10);
 
 fn bmc(address: SocketAddr, username: &str, password: &str, options: &[(&str, &str)], revision: u64) -> Arc<Bmc> {
@@ -179,7 +183,7 @@ fn what_is_refused_is_told_apart() {
     let sim = Sim::start();
     let client = Client::new();
     client.ready(&bmc(sim.address, "admin", "admin-secret", &[], 1));
-    let table: [(&str, &str, &[(&str, &str)], Ask, ErrorClass); 5] = [
+    let table: [(&str, &str, Options, Ask, ErrorClass); 5] = [
         ("operator", "wrong", &[], Ask::Status, ErrorClass::Auth),
         ("nobody", "oper-secret", &[], Ask::Status, ErrorClass::Auth),
         ("operator", "oper-secret", &[("cipher_suite", "17")], Ask::Status, ErrorClass::Setting),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::session::Request;
+use super::request::Request;
 use super::settings::Settings;
 use super::suite::Suite;
 

@@ -15,8 +15,10 @@ pub mod command;
 pub mod crypto;
 pub mod failure;
 mod job;
+mod live;
 pub mod login;
 pub mod power;
+pub mod request;
 pub mod session;
 pub mod settings;
 pub mod suite;
@@ -28,7 +30,8 @@ mod window;
 pub mod wire;
 
 pub use failure::Failure;
-pub use session::{Drops, Event, Reply, Request, Resend, Session};
+pub use request::{Drops, Event, Reply, Request, Resend};
+pub use session::Session;
 pub use settings::{SettingError, Settings};
 
 /// Where a session's random bytes come from: the operating system's in the daemon, a seed in tests.

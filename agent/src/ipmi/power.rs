@@ -5,7 +5,7 @@ use std::time::Duration;
 use ipmi_rs_core::connection::{IpmiCommand as _, Message};
 
 use super::command::{ChassisControl, GetChassisStatus};
-use super::session::{Reply, Request, Resend};
+use super::request::{Reply, Request, Resend};
 use crate::bmc::{Answer, Ask, ErrorClass, PowerReply, Reading};
 
 /// A BMC's "no", or an answer that cannot be read.
@@ -121,7 +121,8 @@ mod tests {
         use ErrorClass::{Deadline, Protocol, Refused, Setting};
         let on = [0x01, 0x00, 0x00];
         let off = [0x60, 0x00, 0x00];
-        let table: [(Ask, u8, &[u8], Result<Answer, (ErrorClass, &str, bool)>); 15] = [
+        type Expected = Result<Answer, (ErrorClass, &'static str, bool)>;
+        let table: [(Ask, u8, &[u8], Expected); 15] = [
             (Ask::Status, 0x00, &on, Ok(Answer::Reading(Reading::On))),
             (Ask::Status, 0x00, &off, Ok(Answer::Reading(Reading::Off))),
             (Ask::Status, 0x00, &[], Err((Protocol, "short-answer", false))),

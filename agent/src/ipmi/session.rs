@@ -11,13 +11,13 @@ use ipmi_rs_core::connection::Message;
 
 use super::Random;
 use super::command::{CloseSession, GetAuthCapabilities, GetChassisStatus, SetSessionPrivilege};
-use super::crypto::{BLOCK, SessionKeys};
 use super::failure::Failure;
 use super::job::{Job, SILENCE};
+use super::live::Live;
 use super::login::{Established, Login, Rejection, Stage};
+use super::request::{CC_BUSY, CC_PRIVILEGE, Drops, Event, Reply, Request, Resend};
 use super::settings::{Privilege, Settings};
 use super::suite::Suite;
-use super::window::Window;
 use super::wire::{self, Checksums, LanReply, LanRequest, Packet, Plus};
 
 /// First wait for an answer; doubled with every copy.
@@ -32,89 +32,6 @@ const FRESH: Duration = Duration::from_secs(3);
 const CLOSE_COPIES: u8 = 2;
 /// Silence at a deadline after which a kept session is not trusted any more.
 const SUSPECT: Duration = Duration::from_secs(1);
-
-/// CC 0xC0, node busy.
-pub const CC_BUSY: u8 = 0xC0;
-/// CC 0xD4, insufficient privilege level.
-pub const CC_PRIVILEGE: u8 = 0xD4;
-
-/// Whether a request may be sent again when its answer is missing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Resend {
-    /// Doing it twice equals doing it once.
-    Freely,
-    /// Only after the BMC answered that it lacked the privilege, so did nothing.
-    Never,
-}
-
-/// What is asked of the BMC.
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// The command.
-    pub message: Message,
-    /// Whether it may be sent again.
-    pub resend: Resend,
-    /// When it fails if it has no answer yet (time since boot).
-    pub deadline: Duration,
-}
-
-/// A command's answer: verified, decrypted, and to this request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reply {
-    /// When the first copy of the answered request was sent (time since boot).
-    pub begun: Duration,
-    /// Completion code.
-    pub completion_code: u8,
-    data: [u8; Self::ROOM],
-    len: usize,
-}
-
-impl Reply {
-    /// The longest answer kept; no command of [`super::command`] has a longer one.
-    const ROOM: usize = 64;
-
-    /// An answer with the first bytes of `data`.
-    #[must_use]
-    pub fn new(begun: Duration, completion_code: u8, data: &[u8]) -> Self {
-        let mut kept = [0u8; Self::ROOM];
-        for (slot, byte) in kept.iter_mut().zip(data) {
-            *slot = *byte;
-        }
-        Self { begun, completion_code, data: kept, len: data.len().min(Self::ROOM) }
-    }
-
-    /// What followed the completion code.
-    #[must_use]
-    pub fn data(&self) -> &[u8] {
-        self.data.get(..self.len).unwrap_or_default()
-    }
-}
-
-/// What a session has to tell.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// The request's end.
-    Done(Result<Reply, Failure>),
-    /// [`Session::close`] is through.
-    Closed,
-}
-
-/// Packets that were not believed, by reason.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Drops {
-    /// Not a packet at all.
-    pub malformed: u32,
-    /// Not expected in this state, or of another session.
-    pub unexpected: u32,
-    /// In a session, but not both authenticated and encrypted.
-    pub unprotected: u32,
-    /// The authentication code is wrong.
-    pub forged: u32,
-    /// Outside of the sequence window.
-    pub replayed: u32,
-    /// A true answer to another question.
-    pub late: u32,
-}
 
 /// What was found out about a BMC and outlives its sessions.
 #[derive(Debug, Clone, Copy, Default)]
@@ -133,19 +50,6 @@ enum State {
     Propose(Suite),
     Login(Stage, Box<Login>),
     Up(Box<Live>),
-}
-
-/// A session that is up.
-struct Live {
-    keys: SessionKeys,
-    local_id: u32,
-    remote_id: u32,
-    port: u8,
-    privilege: Privilege,
-    sequence: u32,
-    rq_seq: u8,
-    window: Window,
-    last_heard: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -766,23 +670,5 @@ impl Session {
         self.timer = None;
         self.send = false;
         self.closed = true;
-    }
-}
-
-impl Live {
-    fn new(established: Established, port: u8, privilege: Privilege, now: Duration) -> Self {
-        let Established { keys, local_id, remote_id } = established;
-        Self { keys, local_id, remote_id, port, privilege, sequence: 0, rq_seq: 0, window: Window::default(), last_heard: now }
-    }
-
-    /// Writes `message` with the next sequence numbers: a copy is never an exact replay, which BMCs execute again.
-    fn write(&mut self, random: &mut impl Random, message: &Message, out: &mut Vec<u8>) {
-        // 0 is the number of packets outside of sessions.
-        self.sequence = self.sequence.checked_add(1).unwrap_or(1);
-        let mut iv = [0u8; BLOCK];
-        random.fill(&mut iv);
-        let request = LanRequest { netfn: message.netfn_raw(), rq_seq: self.rq_seq, command: message.cmd(), data: message.data() };
-        wire::encode_session(out, &self.keys, self.remote_id, self.sequence, iv, &request);
-        self.rq_seq = (self.rq_seq + 1) & 0x3F;
     }
 }

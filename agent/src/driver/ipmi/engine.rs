@@ -17,13 +17,14 @@ use tokio::sync::oneshot;
 
 use super::budget::Budget;
 use super::ports::{PORTS, Ports};
+use super::random::SystemRandom;
 use super::slot::{Pending, Slot, Whereabouts, error, key, refuse};
 use super::{DEFAULT_PORT, DESCRIPTOR, Inbox, Input, IpmiError, closed};
 use crate::bmc::{Bmc, Completion, DriverError, ErrorClass, Job};
 use crate::clock;
 use crate::driver::Completions;
 use crate::driver::address::AllowedNetworks;
-use crate::ipmi::{Event, Random, Session, Settings, power, wire};
+use crate::ipmi::{Event, Session, Settings, power, wire};
 
 /// Timers are exact to this: at most 250 wake-ups a second come from them.
 const TICK: Duration = Duration::from_millis(4);
@@ -600,39 +601,6 @@ fn instant(tick: u64) -> Duration {
     Duration::from_millis(tick.saturating_mul(4))
 }
 
-/// The operating system's random bytes, fetched by the page.
-struct SystemRandom {
-    page: [u8; 4096],
-    used: usize,
-}
-
-impl SystemRandom {
-    fn new() -> io::Result<Self> {
-        let mut random = Self { page: [0; 4096], used: 0 };
-        getrandom::fill(&mut random.page).map_err(io::Error::other)?;
-        Ok(random)
-    }
-}
-
-impl Random for SystemRandom {
-    fn fill(&mut self, bytes: &mut [u8]) {
-        for byte in bytes {
-            if self.used >= self.page.len() {
-                self.used = 0;
-                if let Err(error) = getrandom::fill(&mut self.page) {
-                    // It worked at the start; without it no key or initialization vector may leave this process.
-                    tracing::error!(%error, "no randomness any more");
-                    std::process::abort();
-                }
-            }
-            if let Some(random) = self.page.get_mut(self.used) {
-                *byte = std::mem::take(random);
-            }
-            self.used += 1;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -643,17 +611,6 @@ mod tests {
             let at = Duration::from_millis(millis);
             assert!(instant(tick(at)) >= at);
             assert!(instant(tick(at)) < at + TICK);
-        }
-    }
-
-    #[test]
-    fn random_bytes_differ_and_go_on_past_a_page() {
-        let mut random = SystemRandom::new().unwrap();
-        let mut seen = std::collections::HashSet::new();
-        for _ in 0..1000 {
-            let mut block = [0u8; 16];
-            random.fill(&mut block);
-            assert!(seen.insert(block));
         }
     }
 }

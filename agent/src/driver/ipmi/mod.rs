@@ -7,6 +7,7 @@
 mod budget;
 mod engine;
 mod ports;
+mod random;
 mod slot;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::session::{Event, Reply, Session};
+use super::request::{Event, Reply};
+use super::session::Session;
 use super::settings::Settings;
 use super::testbmc::TestBmc;
 use super::{Failure, Random, power};
