@@ -5,6 +5,7 @@ pub mod clock;
 pub mod config;
 pub mod driver;
 pub mod identity;
+pub mod ipmi;
 pub mod join;
 pub mod journal;
 pub mod log;

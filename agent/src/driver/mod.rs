@@ -10,7 +10,9 @@ use picket_common::id::HostId;
 use crate::bmc::{Completion, Job};
 
 pub mod address;
+pub mod ipmi;
 pub mod null;
+pub mod open;
 
 /// Where drivers deliver answers; called from any thread, never blocks.
 pub type Completions = Arc<dyn Fn(Vec<Completion>) + Send + Sync>;

@@ -1,0 +1,239 @@
+//! Driver `ipmi` against a BMC that is not ours: OpenIPMI's `ipmi_sim` (Debian package `openipmi`), which must be
+//! installed. It speaks suite 3 only, so every first login here falls back from suite 17.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test ends by panicking")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use picket_agent::bmc::{Answer, Ask, Bmc, Completion, DriverError, ErrorClass, Job, PowerReply, Reading};
+use picket_agent::driver::Driver;
+use picket_agent::driver::address::AllowedNetworks;
+use picket_agent::driver::ipmi::Ipmi;
+use picket_common::secret::Secret;
+
+/// Answers and orders `ipmi_sim` gets from its chassis; every order is written down.
+const CHASSIS: &str = r#"#!/bin/sh
+folder=$1
+[ "$2" = set ] && echo "$3 $4" >>"$folder/actions"
+case "$2 $3" in
+  "get power") echo "power:$(cat "$folder/power")" ;;
+  "get boot") echo "boot:none" ;;
+  "set power") echo "$4" >"$folder/power" ;;
+  "set shutdown") echo 0 >"$folder/power" ;;
+esac
+"#;
+
+const EMULATOR: &str = "mc_setbmc 0x20
+mc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02 persist_sdr
+sel_enable 0x20 1000 0x0a
+mc_enable 0x20
+";
+
+struct Sim {
+    folder: tempfile::TempDir,
+    address: SocketAddr,
+    process: Option<Child>,
+}
+
+impl Sim {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir(path("state")).unwrap();
+        fs::write(path("power"), "1\n").unwrap();
+        fs::write(path("actions"), "").unwrap();
+        fs::write(path("emulator"), EMULATOR).unwrap();
+        fs::write(path("chassis"), CHASSIS).unwrap();
+        fs::set_permissions(path("chassis"), fs::Permissions::from_mode(0o700)).unwrap();
+        let chassis = format!("{} {}", path("chassis").display(), folder.path().display());
+        let config = format!(
+            "name \"bmc\"\nset_working_mc 0x20\n  startlan 1\n    addr {} {}\n    priv_limit admin\n    \
+             allowed_auths_user none md2 md5 straight\n    allowed_auths_operator none md2 md5 straight\n    \
+             allowed_auths_admin none md2 md5 straight\n    guid a123456789abcdefa123456789abcdef\n  endlan\n  \
+             chassis_control \"{chassis}\"\n  user 1 true \"\" \"test\" user 10\n  \
+             user 2 true \"admin\" \"admin-secret\" admin 10\n  \
+             user 3 true \"operator\" \"oper-secret\" operator 10\n  \
+             user 4 true \"reader\" \"read-secret\" user 10\n",
+            address.ip(),
+            address.port()
+        );
+        fs::write(path("lan.conf"), config).unwrap();
+        let mut sim = Self { folder, address, process: None };
+        sim.run();
+        sim
+    }
+
+    fn run(&mut self) {
+        let path = |name: &str| self.folder.path().join(name);
+        let child = Command::new("ipmi_sim")
+            .arg("-n")
+            .args([std::ffi::OsStr::new("-c"), path("lan.conf").as_os_str()])
+            .args([std::ffi::OsStr::new("-f"), path("emulator").as_os_str()])
+            .args([std::ffi::OsStr::new("-s"), path("state").as_os_str()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("ipmi_sim of Debian's package openipmi must be installed");
+        self.process = Some(child);
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut child) = self.process.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    fn actions(&self) -> Vec<String> {
+        fs::read_to_string(self.folder.path().join("actions")).unwrap().lines().map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Sim {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+struct Client {
+    runtime: tokio::runtime::Runtime,
+    driver: Ipmi,
+    answers: Mutex<Receiver<Completion>>,
+}
+
+impl Client {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (sender, answers) = mpsc::channel();
+        let sender = Mutex::new(sender);
+        let completions = Arc::new(move |batch: Vec<Completion>| {
+            let sender = sender.lock().unwrap();
+            batch.into_iter().for_each(|completion| sender.send(completion).unwrap());
+        });
+        let allowed = AllowedNetworks { networks: vec!["127.0.0.0/8".parse().unwrap()] };
+        let driver = runtime.block_on(async { Ipmi::new(completions, allowed) }).unwrap();
+        Self { runtime, driver, answers: Mutex::new(answers) }
+    }
+
+    fn ask(&self, bmc: &Arc<Bmc>, ask: Ask, timeout: Duration) -> Result<Answer, DriverError> {
+        self.driver.submit(vec![Job { ticket: 7, bmc: Arc::clone(bmc), ask, timeout }]);
+        let answers = self.answers.lock().unwrap();
+        let completion = answers.recv_timeout(timeout + Duration::from_secs(5)).expect("every job gets its completion");
+        assert_eq!(completion.ticket, 7);
+        completion.result
+    }
+
+    /// A status that waits for a simulator that starts.
+    fn ready(&self, bmc: &Arc<Bmc>) {
+        let first = self.ask(bmc, Ask::Status, Duration::from_secs(20));
+        assert_eq!(first, Ok(Answer::Reading(Reading::On)));
+    }
+}
+
+type Options = &'static [(&'static str, &'static str)];
+
+const PATIENT: Duration = Duration::from_secs(10);
+
+fn bmc(address: SocketAddr, username: &str, password: &str, options: &[(&str, &str)], revision: u64) -> Arc<Bmc> {
+    let options: BTreeMap<String, String> = options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Arc::new(Bmc {
+        host: "host-1".parse().unwrap(),
+        address: address.ip().to_string(),
+        port: Some(address.port()),
+        username: username.to_owned(),
+        password: Secret::new(password.to_owned()),
+        options,
+        revision,
+    })
+}
+
+#[test]
+fn power_is_read_and_switched() {
+    let sim = Sim::start();
+    let client = Client::new();
+    let bmc = bmc(sim.address, "operator", "oper-secret", &[], 1);
+    client.ready(&bmc);
+    let accepted = Ok(Answer::Power(PowerReply::Accepted));
+    let sequence = [
+        (Ask::Off, accepted.clone(), Reading::Off),
+        (Ask::Off, accepted.clone(), Reading::Off),
+        (Ask::On, accepted.clone(), Reading::On),
+        (Ask::Reset, accepted.clone(), Reading::On),
+        (Ask::Soft, accepted, Reading::Off),
+    ];
+    for (ask, reply, then) in sequence {
+        assert_eq!(client.ask(&bmc, ask, PATIENT), reply, "{ask:?}");
+        assert_eq!(client.ask(&bmc, Ask::Status, PATIENT), Ok(Answer::Reading(then)), "after {ask:?}");
+    }
+    assert_eq!(sim.actions(), ["power 0", "power 0", "power 1", "reset 1", "shutdown 1"], "each order exactly once");
+    client.runtime.block_on(client.driver.shutdown());
+}
+
+#[test]
+fn what_is_refused_is_told_apart() {
+    let sim = Sim::start();
+    let client = Client::new();
+    client.ready(&bmc(sim.address, "admin", "admin-secret", &[], 1));
+    let table: [(&str, &str, Options, Ask, ErrorClass); 5] = [
+        ("operator", "wrong", &[], Ask::Status, ErrorClass::Auth),
+        ("nobody", "oper-secret", &[], Ask::Status, ErrorClass::Auth),
+        ("operator", "oper-secret", &[("cipher_suite", "17")], Ask::Status, ErrorClass::Setting),
+        ("reader", "read-secret", &[("privilege", "user")], Ask::Off, ErrorClass::Setting),
+        ("operator", "oper-secret", &[("colour", "red")], Ask::Status, ErrorClass::Setting),
+    ];
+    for (revision, (username, password, options, ask, class)) in (2..).zip(table) {
+        let error = client.ask(&bmc(sim.address, username, password, options, revision), ask, PATIENT).unwrap_err();
+        println!("{username}: {error}");
+        assert_eq!(error.class, class, "{username} {options:?}: {error}");
+        assert!(!error.maybe_sent, "{error}");
+    }
+    let reader = bmc(sim.address, "reader", "read-secret", &[("privilege", "user")], 100);
+    assert_eq!(client.ask(&reader, Ask::Status, PATIENT), Ok(Answer::Reading(Reading::On)), "a user may read");
+    assert_eq!(sim.actions(), [""; 0], "nothing was ever switched");
+}
+
+#[test]
+fn a_bmc_that_dies_is_a_connection_error_and_comes_back() {
+    let mut sim = Sim::start();
+    let client = Client::new();
+    let bmc = bmc(sim.address, "operator", "oper-secret", &[], 1);
+    client.ready(&bmc);
+    sim.kill();
+    let error = client.ask(&bmc, Ask::Status, Duration::from_secs(2)).unwrap_err();
+    assert_eq!(error.class, ErrorClass::Connection, "{error}");
+    sim.run();
+    client.ready(&bmc);
+}
+
+#[test]
+fn a_session_the_bmc_forgot_is_opened_anew_within_one_job() {
+    let mut sim = Sim::start();
+    let client = Client::new();
+    let bmc = bmc(sim.address, "operator", "oper-secret", &[], 1);
+    client.ready(&bmc);
+    sim.kill();
+    sim.run();
+    assert_eq!(client.ask(&bmc, Ask::Status, PATIENT), Ok(Answer::Reading(Reading::On)));
+}
+
+#[test]
+fn sessions_are_closed_politely_and_nothing_is_served_afterwards() {
+    let sim = Sim::start();
+    let client = Client::new();
+    let bmc = bmc(sim.address, "operator", "oper-secret", &[], 1);
+    client.ready(&bmc);
+    client.driver.forget(&bmc.host);
+    client.ready(&bmc);
+    client.runtime.block_on(client.driver.shutdown());
+    let error = client.ask(&bmc, Ask::Status, PATIENT).unwrap_err();
+    assert_eq!(error.class, ErrorClass::Connection);
+}
