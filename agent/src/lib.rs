@@ -3,3 +3,4 @@
 pub mod bmc;
 pub mod clock;
 pub mod driver;
+pub mod redfish;

@@ -11,6 +11,7 @@ use crate::bmc::{Completion, Job};
 
 pub mod address;
 pub mod null;
+pub mod redfish;
 
 /// Where drivers deliver answers; called from any thread, never blocks.
 pub type Completions = Arc<dyn Fn(Vec<Completion>) + Send + Sync>;
