@@ -164,7 +164,7 @@ impl Verifier {
             Err(_) => ServerName::try_from(address)
                 .map_err(|_| Failure::setting("bad-address", format!("{address:?} cannot stand in a certificate")))?,
         };
-        ca.verify_server_cert(end_entity, intermediates, &name, &[], now).map(|_| ()).map_err(|error| explain(&error))
+        ca.verify_server_cert(end_entity, intermediates, &name, &[], now).map(|_| ()).map_err(|error| untrusted(&error))
     }
 }
 
@@ -232,6 +232,14 @@ pub(super) fn find_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a 
     None
 }
 
+/// With `tls=ca`: what to tell about a certificate that does not verify.
+fn untrusted(error: &rustls::Error) -> Failure {
+    let text = format!(
+        "the BMC's certificate does not verify against the agent's CA bundle ({error}); give the BMC one that does, or use tls=pinned"
+    );
+    Failure::setting("certificate-untrusted", text)
+}
+
 /// What to tell about a TLS error. What rustls will never speak needs another driver; the text names it.
 pub(super) fn explain(error: &rustls::Error) -> Failure {
     const OTHER: &str = "use driver ipmi, or exec with a program that can";
@@ -260,12 +268,9 @@ pub(super) fn explain(error: &rustls::Error) -> Failure {
         rustls::Error::InvalidCertificate(CertificateError::BadEncoding) => {
             setting("tls-bad-certificate", "the BMC's certificate cannot be read")
         }
-        rustls::Error::InvalidCertificate(why) => Failure::setting(
-            "certificate-untrusted",
-            format!(
-                "the BMC's certificate does not verify against the agent's CA bundle: {why}; give the BMC one that does, or use tls=pinned"
-            ),
-        ),
+        rustls::Error::InvalidCertificate(why) => {
+            setting("tls-bad-certificate", &format!("the BMC's certificate is unusable: {why}"))
+        }
         rustls::Error::InvalidMessage(_) => {
             Failure::setting("not-tls", "the BMC does not speak TLS at this port; check the port, or the BMC's HTTPS setting")
         }
@@ -297,7 +302,7 @@ mod tests {
                 "tls-certificate-v1",
                 true,
             ),
-            (rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer), "certificate-untrusted", false),
+            (rustls::Error::InvalidCertificate(CertificateError::BadEncoding), "tls-bad-certificate", true),
             (rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType), "not-tls", false),
             (rustls::Error::DecryptError, "tls", true),
         ] {
