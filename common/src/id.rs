@@ -25,7 +25,11 @@ fn check(kind: &'static str, text: &str) -> Result<(), IdError> {
     let mut bytes = text.bytes();
     let first = bytes.next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     let rest = bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-'));
-    if first && rest && text.len() <= MAX_ID_LEN { Ok(()) } else { Err(IdError { kind, text: text.chars().take(80).collect() }) }
+    if first && rest && text.len() <= MAX_ID_LEN {
+        Ok(())
+    } else {
+        Err(IdError { kind, text: text.chars().take(80).collect() })
+    }
 }
 
 macro_rules! ids {

@@ -54,9 +54,7 @@ impl AllowedNetworks {
             address: bmc.address.clone(),
             class: ErrorClass::Setting,
             code: "address-not-allowed".into(),
-            text: format!(
-                "{address} may not be a BMC's address; list its network in allowed_bmc_networks of the agent's own file to allow it"
-            ),
+            text: format!("{address} may not be a BMC's address; list its network in allowed_bmc_networks of the agent's own file to allow it"),
             maybe_sent: false,
         })
     }
@@ -74,17 +72,7 @@ mod tests {
     #[test]
     fn dangerous_addresses_need_the_agents_own_word() {
         let closed = AllowedNetworks::default();
-        for bad in [
-            "127.0.0.1",
-            "127.8.9.1",
-            "::1",
-            "169.254.1.1",
-            "fe80::1",
-            "224.0.0.1",
-            "0.0.0.0",
-            "::ffff:127.0.0.1",
-            "255.255.255.255",
-        ] {
+        for bad in ["127.0.0.1", "127.8.9.1", "::1", "169.254.1.1", "fe80::1", "224.0.0.1", "0.0.0.0", "::ffff:127.0.0.1", "255.255.255.255"] {
             assert!(!closed.allows(bad.parse().unwrap()), "{bad}");
         }
         assert!(closed.allows("10.7.0.9".parse().unwrap()));
