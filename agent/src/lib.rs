@@ -11,6 +11,7 @@ pub mod journal;
 pub mod log;
 pub mod observe;
 pub mod rack;
+pub mod redfish;
 pub mod run;
 pub mod status;
 pub mod tls;
