@@ -23,29 +23,40 @@
 //! | `bmc`, `chassis` | one BMC's state, users, record of calls; its power with delays |
 //! | `ipmi/` | RMCP+ as the managed system: framing, handshake, sessions, commands, sockets |
 //! | `redfish/` | HTTP over TLS, resources, sessions |
-//! | `control`, `scenario` | the HTTP API for harnesses and people; faults by the clock |
+//! | `fleet` | handles: what tests and the control API do by hand |
+//! | `control`, `scenario`, `net` | the HTTP API for harnesses and people; faults by the clock; the thread they live on |
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 
 mod bmc;
 mod chassis;
 mod clock;
 mod config;
+mod control;
 mod faults;
+mod fleet;
 mod ipmi;
+mod net;
 mod profile;
 mod redfish;
 mod rng;
+mod scenario;
 
-pub use bmc::{Call, Counters, Privilege, Source, User};
+pub use bmc::{Boot, Call, Counters, Privilege, Source, User};
 pub use chassis::{Action, Change, Phase};
 pub use config::{Config, Initial};
 pub use faults::{Body, Cut, Faults, Late, Lie, Reboot, Refuse, Request, Said, Step, Unplug};
+pub use fleet::{BmcHandle, Fleet, Truth, UserTruth};
 pub use profile::Profile;
+pub use redfish::tls::TlsError;
+pub use scenario::{Scenario, ScenarioError, ScenarioPower, ScenarioStep};
 
 use bmc::{Bmc, State};
 use ipmi::pump::Pump;
+use net::{Net, Served};
+use redfish::server::std_listener;
+use redfish::tls::Authority;
 use rng::Rng;
 
 /// Why a simulator did not start.
@@ -70,13 +81,19 @@ pub enum StartError {
     /// A thread or the kernel's event queue could not be had.
     #[error("cannot start the simulator's threads")]
     Threads(#[source] std::io::Error),
+    /// The simulator's CA could not be made.
+    #[error("cannot make the simulator's CA")]
+    Certificate(#[source] TlsError),
 }
 
 /// A running simulator; stops when dropped.
 #[derive(Debug)]
 pub struct Simulator {
+    // Dropped first: the threads end before the BMCs go.
+    _net: Option<Net>,
     _pumps: Vec<Pump>,
-    bmcs: Arc<Vec<Arc<Bmc>>>,
+    control: Option<SocketAddr>,
+    fleet: Fleet,
 }
 
 impl Simulator {
@@ -85,33 +102,74 @@ impl Simulator {
     /// # Errors
     /// When an address or port is taken or there are not enough of them.
     pub fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_with(config, None)
+    }
+
+    /// Starts all BMCs of `config` and plays a scenario.
+    ///
+    /// # Errors
+    /// When an address or port is taken or there are not enough of them.
+    pub fn start_with(config: Config, scenario: Option<Scenario>) -> Result<Self, StartError> {
         raise_descriptor_limit();
-        let places = config.places().ok_or(StartError::NoRoom { count: config.count(), address: config.address })?;
-        let mut rng = Rng::new(config.seed);
-        let mut bmcs = Vec::with_capacity(places.len());
-        let mut sockets = Vec::new();
-        for (index, place) in places.into_iter().enumerate() {
-            let socket = place.ipmi.map(bind_udp).transpose()?;
-            let ipmi = socket.as_ref().and_then(|socket| socket.local_addr().ok());
-            let bmc = Arc::new(Bmc::new(place.name, ipmi, place.redfish, rng.bytes16(), state(&config, index, rng.next())));
-            sockets.extend(socket.map(|socket| (socket, Arc::clone(&bmc))));
-            bmcs.push(bmc);
-        }
-        let pumps = pumps(sockets, config.ipmi_threads).map_err(StartError::Threads)?;
-        Ok(Self { _pumps: pumps, bmcs: Arc::new(bmcs) })
+        let authority = config.authority.then(Authority::new).transpose().map_err(StartError::Certificate)?.map(Arc::new);
+        let Opened { bmcs, udp, tcp } = open(&config, authority.as_ref())?;
+        let fleet = Fleet { bmcs: Arc::new(bmcs), authority };
+        let control = config.control.map(bind_tcp).transpose()?;
+        let control_at = control.as_ref().and_then(|listener| listener.local_addr().ok());
+        let pumps = pumps(udp, config.ipmi_threads).map_err(StartError::Threads)?;
+        let needed = control.is_some() || scenario.is_some() || !tcp.is_empty();
+        let served = Served { redfish: tcp, control, scenario, fleet: fleet.clone() };
+        let net = needed.then(|| Net::start(config.web_threads, served)).transpose().map_err(StartError::Threads)?;
+        Ok(Self { _net: net, _pumps: pumps, control: control_at, fleet })
     }
 
-    /// How many BMCs there are.
+    /// All BMCs.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.bmcs.len()
+    pub const fn fleet(&self) -> &Fleet {
+        &self.fleet
     }
 
-    /// Whether there is none.
+    /// The BMC of this name.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.bmcs.is_empty()
+    pub fn bmc(&self, name: &str) -> Option<BmcHandle> {
+        self.fleet.named(name)
     }
+
+    /// Where the control API listens.
+    #[must_use]
+    pub const fn control(&self) -> Option<SocketAddr> {
+        self.control
+    }
+}
+
+/// BMCs with their sockets.
+#[derive(Default)]
+struct Opened {
+    bmcs: Vec<BmcHandle>,
+    udp: Vec<(UdpSocket, Arc<Bmc>)>,
+    tcp: Vec<(BmcHandle, TcpListener)>,
+}
+
+fn open(config: &Config, authority: Option<&Arc<Authority>>) -> Result<Opened, StartError> {
+    let places = config.places().ok_or(StartError::NoRoom { count: config.count(), address: config.address })?;
+    let mut rng = Rng::new(config.seed);
+    let mut opened = Opened::default();
+    for (index, place) in places.into_iter().enumerate() {
+        let udp = place.ipmi.map(bind_udp).transpose()?;
+        let tcp = place.redfish.map(bind_tcp).transpose()?;
+        let ipmi = udp.as_ref().and_then(|socket| socket.local_addr().ok());
+        let redfish = tcp.as_ref().and_then(|listener| listener.local_addr().ok());
+        let bmc = Arc::new(Bmc::new(place.name, ipmi, redfish, rng.bytes16(), state(config, index, rng.next())));
+        let handle = BmcHandle { bmc: Arc::clone(&bmc), authority: authority.cloned() };
+        opened.udp.extend(udp.map(|socket| (socket, bmc)));
+        opened.tcp.extend(tcp.map(|listener| (handle.clone(), listener)));
+        opened.bmcs.push(handle);
+    }
+    Ok(opened)
+}
+
+fn bind_tcp(address: SocketAddr) -> Result<TcpListener, StartError> {
+    std_listener(address).map_err(|source| StartError::Listen { address, source })
 }
 
 fn state(config: &Config, index: usize, seed: u64) -> State {
