@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use super::bmc::{Bmc, State};
 use super::faults::{Request, Step, Unplug};
 
+#[cfg(test)]
+mod client;
 mod command;
 mod crypto;
 mod handshake;
