@@ -287,8 +287,9 @@ fn faults_do_what_they_say() {
     assert!(console.open(&replies[1].1).is_some());
 
     rig.faults(Faults { late: Some(Late { ms: 700, nth: 2 }), duplicate: 1.0, ..Faults::default() });
-    let after: Vec<_> =
-        (0..2).map(|_| rig.timed(&console.packet(0, 1, &[])).iter().map(|(after, _)| after.as_millis()).collect::<Vec<_>>()).collect();
+    let after: Vec<_> = (0..2)
+        .map(|_| rig.timed(&console.packet(0, 1, &[])).iter().map(|(after, _)| after.as_millis()).collect::<Vec<_>>())
+        .collect();
     assert_eq!(after, [vec![0, 0], vec![700, 700]]);
 
     for silent in [
