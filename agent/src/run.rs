@@ -6,14 +6,17 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use tokio::sync::mpsc::UnboundedSender;
-
 use picket_common::command::Outcome;
+use picket_common::id::HostId;
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::bmc::Ask;
 use crate::clock;
 use crate::config::Config;
-use crate::driver::{Completions, Driver, null::Null};
+use crate::driver::ipmi::{Ipmi, IpmiError};
+use crate::driver::null::Null;
+use crate::driver::redfish::{self, Kept, Redfish};
+use crate::driver::{Completions, Driver};
 use crate::identity::Identity;
 use crate::journal::{Journal, JournalError, Outbox};
 use crate::rack::{Decision, Event, Rack, Record, Settings};
@@ -41,12 +44,18 @@ pub enum RunError {
     /// The gate's address is not `host:port`.
     #[error("the aggregator's MQTT address {0:?} is not host:port; join again")]
     Address(String),
-    /// A driver could not start.
-    #[error("driver {driver} could not start")]
-    Driver {
-        /// Which.
-        driver: &'static str,
-        /// Why.
+    /// The `ipmi` driver could not start.
+    #[error("driver ipmi could not start")]
+    Ipmi(#[from] IpmiError),
+    /// The `redfish` driver could not start.
+    #[error("driver redfish could not start")]
+    Redfish(#[from] redfish::StartError),
+    /// The CA bundle for BMCs cannot be read.
+    #[error("bmc_ca {path}")]
+    BmcCa {
+        /// Which file.
+        path: PathBuf,
+        /// The system's error.
         #[source]
         source: std::io::Error,
     },
@@ -128,8 +137,28 @@ fn notify_ready() {
     tracing::info!("agent ready");
 }
 
-fn drivers(_config: &Config, _journal: &Journal, completions: &Completions) -> Result<Vec<Box<dyn Driver>>, RunError> {
-    Ok(vec![Box::new(Null::new(completions.clone()))])
+fn drivers(config: &Config, journal: &Journal, completions: &Completions) -> Result<Vec<Box<dyn Driver>>, RunError> {
+    let ipmi = Ipmi::new(completions.clone(), config.allowed())?;
+    let settings = redfish::Config { allowed: config.allowed(), roots: bmc_roots(config)? };
+    let redfish =
+        Redfish::new(completions.clone(), settings, tokio::runtime::Handle::current(), Arc::new(redfish_memory(journal)))?;
+    Ok(vec![Box::new(ipmi), Box::new(redfish), Box::new(Null::new(completions.clone()))])
+}
+
+fn bmc_roots(config: &Config) -> Result<Vec<Vec<u8>>, RunError> {
+    let Some(path) = &config.bmc_ca else { return Ok(Vec::new()) };
+    let pem = std::fs::read_to_string(path).map_err(|source| RunError::BmcCa { path: path.clone(), source })?;
+    Ok(tls::certificates(&pem, "bmc_ca file")?.iter().map(|certificate| certificate.to_vec()).collect())
+}
+
+fn redfish_memory(journal: &Journal) -> Kept {
+    let (load, store) = (journal.reader(), journal.reader());
+    let store = move |host: &HostId, bytes: &[u8]| {
+        if let Err(error) = store.set_memory(host, Some(bytes)) {
+            tracing::warn!(%error, %host, "driver memory not kept");
+        }
+    };
+    Kept::new(Box::new(move |host| load.memory(host)), Box::new(store))
 }
 
 /// The loop and what it owns.

@@ -12,11 +12,8 @@ use crate::bmc::{Completion, Job};
 pub mod address;
 pub mod ipmi;
 pub mod null;
-<<<<<<< HEAD
 pub mod open;
-=======
 pub mod redfish;
->>>>>>> redfish
 
 /// Where drivers deliver answers; called from any thread, never blocks.
 pub type Completions = Arc<dyn Fn(Vec<Completion>) + Send + Sync>;

@@ -5,6 +5,7 @@
 mod contact;
 mod failure;
 mod http;
+mod kept;
 mod login;
 mod memory;
 mod settings;
@@ -24,6 +25,7 @@ use tokio::sync::{Semaphore, watch};
 
 use self::contact::Contact;
 use self::failure::{Failure, Progress};
+pub use self::kept::Kept;
 pub use self::memory::{Memory, RedfishMemory, RememberedSystem, Volatile};
 use self::tls::Peers;
 use super::address::AllowedNetworks;

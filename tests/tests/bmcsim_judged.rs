@@ -1,0 +1,400 @@
+//! The simulator judged by programs that share nothing with it: `ipmitool`, FreeIPMI's `ipmipower`, and `curl`. A program
+//! that is not installed fails its test.
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use picket_tests::bmcsim::{BmcHandle, Body, Config, Faults, Privilege, Profile, Refuse, Request, Simulator, Step, Unplug};
+use serde_json::Value;
+
+/// A running simulator and the files the judges read passwords from.
+struct Bench {
+    sim: Simulator,
+    files: tempfile::TempDir,
+}
+
+/// A base address of our own: from the process id and a counter, checked by binding.
+fn free_address() -> Ipv4Addr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let slot = NEXT.fetch_add(1, Ordering::Relaxed);
+        let [high, low] = (std::process::id() as u16).wrapping_mul(31).wrapping_add(slot).to_be_bytes();
+        let address = Ipv4Addr::new(127, 100 + high % 100, low, 1);
+        if UdpSocket::bind((address, 6230)).is_ok() {
+            return address;
+        }
+    }
+}
+
+fn start(config: Config) -> Bench {
+    let profile = Profile { on_delay_ms: 50, off_delay_ms: 50, soft_delay_ms: 100, cycle_pause_ms: 50, ..config.profile };
+    let users = vec![
+        ("admin".into(), "Secret-16-bytes!".into(), Privilege::Administrator),
+        ("operator".into(), "twenty-byte-password".into(), Privilege::Operator),
+    ];
+    let sim = Simulator::start(Config { address: free_address(), users, profile, ..config }).unwrap();
+    let files = tempfile::tempdir().unwrap();
+    for (name, content) in [("admin", "Secret-16-bytes!"), ("operator", "twenty-byte-password"), ("wrong", "not-the-password")] {
+        std::fs::write(files.path().join(name), content).unwrap();
+    }
+    Bench { sim, files }
+}
+
+fn run(program: &str, arguments: &[String]) -> Output {
+    Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program} must be installed: {error}"))
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn words(line: &str) -> Vec<String> {
+    line.split_whitespace().map(String::from).collect()
+}
+
+/// Waits for what takes a delay; fails after ten seconds.
+#[expect(clippy::disallowed_methods, reason = "a test waits on the wall")]
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < end, "never: {what}");
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+}
+
+impl Bench {
+    fn bmc(&self, number: usize) -> BmcHandle {
+        self.sim.bmc(&format!("bmc-{number:04}")).unwrap()
+    }
+
+    fn ipmitool(&self, bmc: &BmcHandle, options: &str, user: &str, password: &str, command: &str) -> Output {
+        let at = bmc.ipmi().unwrap();
+        let file = self.files.path().join(password);
+        let line = format!("-I lanplus -H {} -p {} -U {user} -f {} {options} {command}", at.ip(), at.port(), file.display());
+        run("ipmitool", &words(&line))
+    }
+
+    /// What an administrator gets; it must succeed.
+    fn admin(&self, bmc: &BmcHandle, suite: u8, command: &str) -> String {
+        let output = self.ipmitool(bmc, &format!("-C {suite}"), "admin", "admin", command);
+        assert!(output.status.success(), "{command}: {}", text(&output));
+        text(&output)
+    }
+
+    fn curl(&self, bmc: &BmcHandle, arguments: &[&str], path: &str) -> (u16, Value, String) {
+        let url = format!("https://{}{path}", bmc.redfish().unwrap());
+        let mut line = words("-sk -D - --max-time 10");
+        line.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        line.push(url);
+        let output = text(&run("curl", &line));
+        let (head, body) = output.split_once("\r\n\r\n").unwrap_or((&output, ""));
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+        (status, serde_json::from_str(body).unwrap_or(Value::Null), head.to_owned())
+    }
+}
+
+#[test]
+fn ipmitool_gets_every_power_action_in_both_suites() {
+    let bench = start(Config { ipmi: 1, ..Config::default() });
+    let bmc = bench.bmc(1);
+    for suite in [3, 17] {
+        bmc.forget_calls();
+        bmc.set_power(true);
+        assert_eq!(bench.admin(&bmc, suite, "chassis power status").trim(), "Chassis Power is on");
+        bench.admin(&bmc, suite, "chassis power off");
+        eventually("off", || !bmc.is_on());
+        assert_eq!(bench.admin(&bmc, suite, "chassis power status").trim(), "Chassis Power is off");
+        bench.admin(&bmc, suite, "chassis power off");
+        bench.admin(&bmc, suite, "chassis power on");
+        eventually("on", || bmc.is_on());
+        let changes = bmc.changes().len();
+        bench.admin(&bmc, suite, "chassis power cycle");
+        eventually("cycled", || bmc.changes().len() == changes + 2 && bmc.is_on());
+        let resets = bmc.truth().resets;
+        bench.admin(&bmc, suite, "chassis power reset");
+        assert_eq!(bmc.truth().resets, resets + 1);
+        bench.admin(&bmc, suite, "chassis power diag");
+        bench.admin(&bmc, suite, "chassis power soft");
+        eventually("shut down", || !bmc.is_on());
+        for (action, times) in [("off", 2), ("on", 1), ("cycle", 1), ("reset", 1), ("diag", 1), ("soft", 1)] {
+            assert_eq!(bmc.orders(action), times, "{action} in suite {suite}");
+        }
+        let logins: Vec<_> = bmc.calls(0).into_iter().filter(|call| call.action == "login").map(|call| call.result).collect();
+        assert!(logins.len() >= 8 && logins.iter().all(|result| *result == format!("suite-{suite}")), "{logins:?}");
+    }
+    let truth = bmc.truth();
+    assert_eq!(truth.ipmi_sessions, 0, "ipmitool closes its sessions");
+}
+
+#[test]
+fn ipmitool_reads_identity_and_sets_what_it_sets() {
+    let bench = start(Config { ipmi: 1, ..Config::default() });
+    let bmc = bench.bmc(1);
+    for suite in [3, 17] {
+        let info = bench.admin(&bmc, suite, "mc info");
+        assert!(info.contains("Firmware Revision         : 1.23") && info.contains("IPMI Version              : 2.0"), "{info}");
+    }
+    let guid = bench.admin(&bmc, 17, "mc guid").to_lowercase().replace('-', "");
+    assert!(guid.contains(&bmc.truth().uuid.simple().to_string()), "{guid}");
+    let status = bench.admin(&bmc, 17, "chassis status");
+    for line in ["System Power         : on", "Power Restore Policy : always-off", "Main Power Fault     : false"] {
+        assert!(status.contains(line), "{status}");
+    }
+    bench.admin(&bmc, 17, "chassis policy previous");
+    assert!(bench.admin(&bmc, 17, "chassis status").contains("Power Restore Policy : previous"));
+    bench.admin(&bmc, 17, "chassis identify force");
+    assert!(bmc.truth().identify);
+    bench.admin(&bmc, 17, "chassis bootdev pxe");
+    assert_eq!(bmc.truth().boot.target, "Pxe");
+    assert!(bench.admin(&bmc, 17, "chassis bootparam get 5").contains("Force PXE"));
+    let users = bench.admin(&bmc, 17, "user list 1");
+    assert!(users.lines().any(|line| line.starts_with("3   operator") && line.contains("OPERATOR")), "{users}");
+    bench.admin(&bmc, 17, "user set password 3 changed-by-ipmi 16");
+    std::fs::write(bench.files.path().join("changed"), "changed-by-ipmi").unwrap();
+    assert!(!bench.ipmitool(&bmc, "-C 17 -L OPERATOR", "operator", "operator", "chassis power status").status.success());
+    assert!(bench.ipmitool(&bmc, "-C 17 -L OPERATOR", "operator", "changed", "chassis power status").status.success());
+    assert!(bench.admin(&bmc, 3, "sel info").contains("Entries          : 0"));
+}
+
+#[test]
+fn ipmitool_is_refused_what_it_may_not() {
+    let bench = start(Config { ipmi: 1, ..Config::default() });
+    let bmc = bench.bmc(1);
+    for suite in [3, 17] {
+        let options = format!("-C {suite}");
+        let before = bmc.counters();
+        assert!(!bench.ipmitool(&bmc, &options, "admin", "wrong", "chassis power off").status.success());
+        assert!(!bench.ipmitool(&bmc, &options, "nobody", "admin", "chassis power off").status.success());
+        let after = bmc.counters();
+        // With a wrong password ipmitool falls silent after RAKP 2, so only the unknown name is known to the BMC.
+        assert!(after.logins_refused > before.logins_refused && after.logins == before.logins, "{after:?}");
+        assert_eq!(after.orders, before.orders);
+        // An operator must ask for no more than that.
+        assert!(!bench.ipmitool(&bmc, &options, "operator", "operator", "chassis power off").status.success());
+        let operator = format!("{options} -L OPERATOR");
+        assert!(bench.ipmitool(&bmc, &operator, "operator", "operator", "chassis power status").status.success());
+        assert!(bench.ipmitool(&bmc, &operator, "operator", "operator", "chassis power reset").status.success());
+        let user = bench.ipmitool(&bmc, &format!("{options} -L USER"), "operator", "operator", "chassis power reset");
+        assert!(text(&user).contains("Insufficient privilege level"), "{}", text(&user));
+        let names = bench.ipmitool(&bmc, &operator, "operator", "operator", "user set name 4 mallory");
+        assert!(text(&names).contains("Insufficient privilege level"), "{}", text(&names));
+    }
+    assert_eq!(bmc.orders("reset"), 2);
+    assert!(bmc.is_on());
+}
+
+#[test]
+fn ipmitool_meets_refusals_and_faults_as_told() {
+    let profile = Profile { off_when_off: 0xD5, suites: vec![3], ..Profile::default() };
+    let bench = start(Config { ipmi: 1, profile, ..Config::default() });
+    let bmc = bench.bmc(1);
+    bmc.set_power(false);
+    for command in ["off", "cycle", "reset"] {
+        let output = bench.ipmitool(&bmc, "-C 3", "admin", "admin", &format!("chassis power {command}"));
+        assert!(text(&output).contains("Command not supported in present state"), "{command}: {}", text(&output));
+    }
+    let no_suite = bench.ipmitool(&bmc, "-C 17", "admin", "admin", "chassis power status");
+    assert!(!no_suite.status.success());
+    let rule =
+        Refuse { on: Request::ChassisControl, code: Some(0xC0), status: None, retry_after: None, message_id: None, times: Some(1) };
+    bmc.set_faults(Faults { refuse: vec![rule], ..Faults::default() });
+    let busy = bench.ipmitool(&bmc, "-C 3 -R 1", "admin", "admin", "chassis power on");
+    assert!(text(&busy).contains("Node busy"), "{}", text(&busy));
+    bmc.set_faults(Faults { unplug: Some(Unplug::Silent), ..Faults::default() });
+    assert!(!bench.ipmitool(&bmc, "-C 3 -N 1 -R 1", "admin", "admin", "chassis power status").status.success());
+    // Everything twice: ipmitool complains and gets it right.
+    bmc.set_faults(Faults { duplicate: 1.0, ..Faults::default() });
+    assert!(bench.admin(&bmc, 3, "chassis power status").starts_with("Chassis Power is off"));
+}
+
+#[test]
+fn ipmitool_uses_the_bmc_key() {
+    let profile = Profile { kg: "the-bmc-key".into(), ..Profile::default() };
+    let bench = start(Config { ipmi: 1, profile, ..Config::default() });
+    let bmc = bench.bmc(1);
+    for suite in [3, 17] {
+        assert!(
+            bench.ipmitool(&bmc, &format!("-C {suite} -k the-bmc-key"), "admin", "admin", "chassis power status").status.success()
+        );
+        assert!(
+            !bench
+                .ipmitool(&bmc, &format!("-C {suite} -k another-key -N 1 -R 1"), "admin", "admin", "chassis power status")
+                .status
+                .success()
+        );
+    }
+}
+
+#[test]
+fn ipmipower_sweeps_a_range_in_both_suites() {
+    let bench = start(Config { ipmi: 6, ..Config::default() });
+    let file = bench.files.path().join("freeipmi.conf");
+    std::fs::write(&file, "username admin\npassword Secret-16-bytes!\n").unwrap();
+    let hosts: Vec<String> = bench.sim.fleet().all().iter().map(|bmc| bmc.ipmi().unwrap().to_string()).collect();
+    let all = |state: &str| hosts.iter().map(|host| format!("{}: {state}", host.split(':').next().unwrap())).collect::<Vec<_>>();
+    for suite in [3, 17] {
+        let ask = |what: &str| {
+            let line = format!("--config-file {} -D LAN_2_0 -I {suite} -h {} {what}", file.display(), hosts.join(","));
+            let output = run("ipmipower", &words(&line));
+            let mut lines: Vec<_> = text(&output).lines().map(String::from).collect();
+            lines.sort();
+            lines
+        };
+        assert_eq!(ask("--stat"), all("on"));
+        assert_eq!(ask("--off --wait-until-off"), all("ok"));
+        assert_eq!(ask("--stat"), all("off"));
+        assert!(bench.sim.fleet().all().iter().all(|bmc| !bmc.is_on()));
+        assert_eq!(ask("--on --wait-until-on"), all("ok"));
+        bench.bmc(3).set_power(false);
+        let mixed = ask("--stat");
+        assert_eq!(mixed.iter().filter(|line| line.ends_with(": off")).count(), 1, "{mixed:?}");
+        bench.bmc(3).set_power(true);
+        assert_eq!(ask("--reset"), all("ok"));
+    }
+    assert!(bench.sim.fleet().all().iter().all(|bmc| bmc.truth().resets == 2));
+}
+
+#[test]
+fn curl_reads_and_controls_with_basic_authentication() {
+    let bench = start(Config { redfish: 1, ..Config::default() });
+    let bmc = bench.bmc(1);
+    let (status, root, _) = bench.curl(&bmc, &[], "/redfish/v1/");
+    assert_eq!((status, root["Systems"]["@odata.id"].as_str()), (200, Some("/redfish/v1/Systems")));
+    assert_eq!(bench.curl(&bmc, &[], "/redfish/v1/Systems").0, 401);
+    assert_eq!(bench.curl(&bmc, &["-u", "admin:wrong"], "/redfish/v1/Systems").0, 401);
+    let auth = ["-u", "admin:Secret-16-bytes!"];
+    let (_, systems, _) = bench.curl(&bmc, &auth, "/redfish/v1/Systems");
+    let path = systems["Members"][0]["@odata.id"].as_str().unwrap().to_owned();
+    let (_, system, _) = bench.curl(&bmc, &auth, &path);
+    assert_eq!(system["PowerState"], "On");
+    assert_eq!(system["UUID"], bmc.truth().uuid.to_string());
+    let reset = &system["Actions"]["#ComputerSystem.Reset"];
+    let target = reset["target"].as_str().unwrap().to_owned();
+    assert!(reset["ResetType@Redfish.AllowableValues"].as_array().unwrap().contains(&"ForceOff".into()));
+    let post = |user: &str, kind: &str| {
+        let body = format!("{{\"ResetType\":\"{kind}\"}}");
+        bench.curl(&bmc, &["-u", user, "-H", "Content-Type: application/json", "-d", &body], &target).0
+    };
+    assert_eq!(post(auth[1], "ForceOff"), 204);
+    eventually("off", || !bmc.is_on());
+    assert_eq!(bench.curl(&bmc, &auth, &path).1["PowerState"], "Off");
+    assert_eq!(bench.curl(&bmc, &auth, "/redfish/v1/Chassis/1").1["PowerState"], "Off");
+    assert_eq!(post(auth[1], "ForceOff"), 204, "already off is 204 unless told otherwise");
+    for status in [409, 400] {
+        bmc.set_profile(Profile { redfish_already: status, ..bmc.profile() });
+        assert_eq!(post(auth[1], "ForceOff"), status);
+    }
+    assert_eq!(post("operator:twenty-byte-password", "On"), 204);
+    eventually("on", || bmc.is_on());
+    assert_eq!(post(auth[1], "Nonsense"), 400);
+    assert_eq!(post(auth[1], "ForceRestart"), 204);
+    assert_eq!((bmc.truth().resets, bmc.orders("reset")), (1, 1));
+    let rule = Refuse { on: Request::System, code: None, status: Some(503), retry_after: Some(7), message_id: None, times: None };
+    bmc.set_faults(Faults { refuse: vec![rule], ..Faults::default() });
+    let (status, _, head) = bench.curl(&bmc, &auth, &path);
+    assert!(status == 503 && head.contains("Retry-After: 7"), "{head}");
+}
+
+#[test]
+fn curl_logs_in_changes_the_password_and_out() {
+    let bench = start(Config { redfish: 1, profile: Profile { redfish_sessions: 2, ..Profile::default() }, ..Config::default() });
+    let bmc = bench.bmc(1);
+    let sessions = "/redfish/v1/SessionService/Sessions";
+    let log_in =
+        |password: &str| bench.curl(&bmc, &["-d", &format!("{{\"UserName\":\"admin\",\"Password\":\"{password}\"}}")], sessions);
+    assert_eq!(log_in("wrong").0, 401);
+    let (status, session, head) = log_in("Secret-16-bytes!");
+    assert_eq!(status, 201);
+    let token = head.lines().find_map(|line| line.strip_prefix("X-Auth-Token: ")).unwrap().trim();
+    let header = format!("X-Auth-Token: {token}");
+    let with = ["-H", header.as_str()];
+    assert_eq!(bench.curl(&bmc, &with, "/redfish/v1/Systems/1").1["PowerState"], "On");
+    let listed = bench.curl(&bmc, &with, sessions).1;
+    assert_eq!(listed["Members"][0]["@odata.id"], session["@odata.id"]);
+    assert_eq!(log_in("Secret-16-bytes!").0, 201);
+    assert_eq!(log_in("Secret-16-bytes!").0, 503, "two sessions are all");
+    assert_eq!(bench.curl(&bmc, &["-X", "DELETE", "-H", &header], session["@odata.id"].as_str().unwrap()).0, 204);
+    assert_eq!(bench.curl(&bmc, &with, "/redfish/v1/Systems/1").0, 401);
+    assert_eq!(bmc.truth().redfish_sessions, 1);
+
+    bmc.set_profile(Profile { needs_if_match: true, ..bmc.profile() });
+    let auth = ["-u", "admin:Secret-16-bytes!"];
+    let account = "/redfish/v1/AccountService/Accounts/2";
+    let (_, body, head) = bench.curl(&bmc, &auth, account);
+    let etag = body["@odata.etag"].as_str().unwrap();
+    assert!(head.contains(etag));
+    let patch = |matching: Option<&str>| {
+        let mut line = vec![auth[0], auth[1], "-X", "PATCH", "-d", "{\"Password\":\"another\"}"];
+        let header = matching.map(|etag| format!("If-Match: {etag}"));
+        line.extend(header.iter().flat_map(|header| ["-H", header]));
+        bench.curl(&bmc, &line, account).0
+    };
+    assert_eq!((patch(None), patch(Some("\"other\"")), patch(Some(etag))), (428, 412, 204));
+    assert_eq!(bench.curl(&bmc, &auth, account).0, 401);
+    assert_eq!(bench.curl(&bmc, &["-u", "admin:another"], account).0, 200);
+    assert_eq!(bmc.truth().redfish_sessions, 0, "sessions end with the password");
+}
+
+#[test]
+fn curl_meets_broken_connections_and_other_certificates() {
+    let bench = start(Config { redfish: 1, authority: true, ..Config::default() });
+    let bmc = bench.bmc(1);
+    let ca = bench.files.path().join("ca.pem");
+    std::fs::write(&ca, bench.sim.fleet().authority_pem().unwrap()).unwrap();
+    let exit = |options: &str| {
+        let line = format!("-s -o /dev/null --max-time 2 {options} https://{}/redfish/v1/", bmc.redfish().unwrap());
+        run("curl", &words(&line)).status.code().unwrap()
+    };
+    let trusted = format!("--cacert {}", ca.display());
+    assert_eq!(exit(&trusted), 0, "the simulator's CA vouches for it");
+    bmc.swap_certificate().unwrap();
+    assert_eq!(exit(&trusted), 60, "another certificate is not trusted");
+    assert_eq!(exit("-k"), 0);
+    bmc.set_faults(Faults { unplug: Some(Unplug::Refused), ..Faults::default() });
+    eventually("refused", || exit("-k") == 7);
+    bmc.set_faults(Faults { unplug: Some(Unplug::Silent), ..Faults::default() });
+    eventually("hangs", || exit("-k") == 28);
+    bmc.set_faults(Faults { hang_at: Some(Step::Tls), ..Faults::default() });
+    assert_eq!(exit("-k"), 28);
+    bmc.set_faults(Faults { truncate: 1.0, ..Faults::default() });
+    assert_eq!(exit("-k"), 18, "cut short in mid-body");
+    bmc.set_faults(Faults { body: Some(Body::Huge(5_000_000)), ..Faults::default() });
+    assert_eq!((exit("-k"), exit("-k --max-filesize 4999999")), (0, 63));
+    bmc.set_faults(Faults { body: Some(Body::Endless), ..Faults::default() });
+    assert_eq!(exit("-k"), 28);
+    bmc.clear_faults();
+    assert_eq!(exit("-k"), 0);
+}
+
+#[test]
+fn one_chassis_two_protocols_and_the_control_api() {
+    let bench = start(Config { dual: 3, ..Config::default() });
+    let bmc = bench.bmc(2);
+    let control = format!("http://{}", bench.sim.control().unwrap());
+    let http = |arguments: &[&str], path: &str| -> Value {
+        let mut line = words("-s --max-time 10");
+        line.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        line.push(format!("{control}{path}"));
+        serde_json::from_str(&text(&run("curl", &line))).unwrap()
+    };
+    assert_eq!(http(&["-d", "{\"toggle\":true}"], "/bmcs/bmc-0002/power")["bmcs"], 1);
+    assert_eq!(bench.admin(&bmc, 17, "chassis power status").trim(), "Chassis Power is off");
+    assert_eq!(bench.curl(&bmc, &["-u", "admin:Secret-16-bytes!"], "/redfish/v1/Systems/1").1["PowerState"], "Off");
+    assert_eq!(http(&["-d", "{\"state\":\"off\",\"select\":\"bmc-*\",\"stagger_ms\":1}"], "/bmcs/power")["bmcs"], 3);
+    eventually("all off", || bench.sim.fleet().all().iter().all(|bmc| !bmc.is_on()));
+    assert_eq!(http(&["-X", "PUT", "-d", "{\"unplug\":\"silent\"}"], "/bmcs/bmc-0002/faults")["bmcs"], 1);
+    assert!(!bench.ipmitool(&bmc, "-C 17 -N 1 -R 1", "admin", "admin", "chassis power status").status.success());
+    assert_eq!(http(&["-X", "DELETE"], "/faults")["bmcs"], 3);
+    bench.admin(&bmc, 17, "chassis power on");
+    eventually("on", || http(&[], "/bmcs/bmc-0002")["power"] == "on");
+    let calls = http(&[], "/bmcs/bmc-0002/calls");
+    let on: Vec<_> = calls.as_array().unwrap().iter().filter(|call| call["action"] == "on").collect();
+    assert!(on.len() == 1 && on[0]["source"] == "ipmi" && on[0]["user"] == "admin", "{calls}");
+    assert!(http(&["-X", "PUT", "-d", "{\"unplugged\":1}"], "/faults")["error"].as_str().unwrap().contains("unknown field"));
+    assert!(http(&[], "/bmcs/other")["error"].is_string());
+    assert_eq!(http(&["-X", "PUT", "-d", "{\"off_when_off\":213}"], "/bmcs/all/profile")["bmcs"], 3);
+    assert_eq!(bench.bmc(3).profile().off_when_off, 0xD5);
+    assert!(http(&[], "/stats")["status_reads"].as_u64().unwrap() >= 2);
+}
