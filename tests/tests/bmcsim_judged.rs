@@ -1,6 +1,8 @@
 //! The simulator judged by programs that share nothing with it: `ipmitool`, FreeIPMI's `ipmipower`, and `curl`. A program
 //! that is not installed fails its test.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests fail by panicking")]
+
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -20,7 +22,8 @@ fn free_address() -> Ipv4Addr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
         let slot = NEXT.fetch_add(1, Ordering::Relaxed);
-        let [high, low] = (std::process::id() as u16).wrapping_mul(31).wrapping_add(slot).to_be_bytes();
+        let [_, _, high, low] = std::process::id().to_be_bytes();
+        let [high, low] = u16::from_be_bytes([high, low]).wrapping_mul(31).wrapping_add(slot).to_be_bytes();
         let address = Ipv4Addr::new(127, 100 + high % 100, low, 1);
         if UdpSocket::bind((address, 6230)).is_ok() {
             return address;

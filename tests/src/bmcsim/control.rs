@@ -58,22 +58,34 @@ pub(crate) fn router(fleet: Fleet) -> Router {
         .with_state(fleet)
 }
 
-type Answer = Result<Response, Response>;
+type Answer = Result<Response, Refused>;
 
-fn refuse(status: StatusCode, why: impl std::fmt::Display) -> Response {
-    (status, Json(json!({"error": why.to_string()}))).into_response()
+/// A request that cannot be done.
+struct Refused {
+    status: StatusCode,
+    why: String,
 }
 
-fn chosen(fleet: &Fleet, select: &str) -> Result<Vec<BmcHandle>, Response> {
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (self.status, Json(json!({"error": self.why}))).into_response()
+    }
+}
+
+fn refuse(status: StatusCode, why: impl std::fmt::Display) -> Refused {
+    Refused { status, why: why.to_string() }
+}
+
+fn chosen(fleet: &Fleet, select: &str) -> Result<Vec<BmcHandle>, Refused> {
     let chosen = fleet.select(select);
     if chosen.is_empty() { Err(refuse(StatusCode::NOT_FOUND, format!("no BMC is meant by {select:?}"))) } else { Ok(chosen) }
 }
 
-fn one(fleet: &Fleet, name: &str) -> Result<BmcHandle, Response> {
+fn one(fleet: &Fleet, name: &str) -> Result<BmcHandle, Refused> {
     fleet.named(name).ok_or_else(|| refuse(StatusCode::NOT_FOUND, format!("no BMC is named {name:?}")))
 }
 
-fn parsed<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Response> {
+fn parsed<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Refused> {
     serde_json::from_slice(body).map_err(|error| refuse(StatusCode::BAD_REQUEST, error))
 }
 

@@ -204,7 +204,9 @@ impl BmcHandle {
 
     /// Changes its character.
     pub fn set_profile(&self, profile: Profile) {
-        self.bmc.lock().profile = profile;
+        let mut state = self.bmc.lock();
+        state.profile = profile;
+        state.web.forget_shown();
     }
 
     /// Changes a user's password by hand; false when there is no such user.

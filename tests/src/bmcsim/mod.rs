@@ -177,7 +177,7 @@ fn state(config: &Config, index: usize, seed: u64) -> State {
     let on = match config.initial {
         Initial::On => true,
         Initial::Off => false,
-        Initial::Alternate => index % 2 == 0,
+        Initial::Alternate => index.is_multiple_of(2),
     };
     State::new(config.profile.clone(), users, on, seed)
 }

@@ -97,7 +97,7 @@ fn dispatch(bmc: &Bmc, state: &mut State, now: Instant, peer: SocketAddr, datagr
             wire::pong(tag, &mut scratch.reply);
             Some(true)
         }
-        Incoming::Old(message) => outside(bmc, state, message, scratch, |message, reply| wire::old_packet(message, reply)),
+        Incoming::Old(message) => outside(bmc, state, message, scratch, wire::old_packet),
         Incoming::New { payload_type: 0, session: 0, payload, .. } => {
             outside(bmc, state, payload, scratch, |message, reply| wire::plain_packet(0, 0, 0, message, reply))
         }

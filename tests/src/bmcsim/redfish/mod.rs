@@ -8,7 +8,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
 use super::bmc::{Bmc, LoginRefusal, Privilege, Source, State};
-use super::faults::{Body, Cut, Request, Step, Unplug};
+use super::faults::{Body, Cut, Request, Said, Step, Unplug};
 
 mod http;
 mod resources;
@@ -22,7 +22,17 @@ use http::{HttpReply, HttpRequest};
 pub(crate) struct Web {
     sessions: Vec<WebSession>,
     number: u64,
+    shown: Option<Shown>,
     pub(crate) identity: Option<Arc<tls::Identity>>,
+}
+
+/// The system resource as last shown, to be shown again while nothing about it changes: a poll is the commonest request.
+#[derive(Debug)]
+struct Shown {
+    said: Said,
+    restore_policy: u8,
+    etag: String,
+    body: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -40,6 +50,11 @@ impl Web {
 
     pub(crate) fn forget_sessions_of(&mut self, user: &str) {
         self.sessions.retain(|session| session.user != user);
+    }
+
+    /// The profile changed: what was shown is no longer so.
+    pub(crate) fn forget_shown(&mut self) {
+        self.shown = None;
     }
 
     pub(crate) const fn session_count(&self) -> usize {

@@ -9,7 +9,7 @@ use super::super::bmc::{Bmc, Identify, Privilege, Source, State};
 use super::super::chassis::{Action, Taken};
 use super::super::faults::{Request, Said};
 use super::http::{HttpReply, HttpRequest};
-use super::{Caller, WebSession, authenticate, body, error, log_in};
+use super::{Caller, Shown, WebSession, authenticate, body, error, log_in};
 
 const ROOT: &str = "/redfish/v1";
 
@@ -172,8 +172,7 @@ fn read(bmc: &Bmc, state: &mut State, now: Instant, parts: &[&str]) -> HttpReply
     }
 }
 
-fn power_state(state: &mut State, now: Instant) -> Option<Value> {
-    let said = state.reading(now);
+fn power_state(state: &State, said: Said) -> Option<Value> {
     let transitional = state.profile.transitional_states;
     Some(match said {
         Said::On | Said::Truth => json!("On"),
@@ -187,9 +186,22 @@ fn power_state(state: &mut State, now: Instant) -> Option<Value> {
 }
 
 fn system(bmc: &Bmc, state: &mut State, now: Instant) -> HttpReply {
-    let power = power_state(state, now);
-    let lit = state.identify.is_lit(now);
-    let etag = system_etag(state, now);
+    let (said, lit) = (state.reading(now), state.identify.is_lit(now));
+    // The ETag tells of the light, the boot override and the real power.
+    let (etag, restore_policy) = (system_etag(state, now), state.profile.restore_policy);
+    let body = match &state.web.shown {
+        Some(shown) if shown.said == said && shown.etag == etag && shown.restore_policy == restore_policy => shown.body.clone(),
+        _ => {
+            let body = serde_json::to_vec(&system_body(bmc, state, said, lit, &etag)).unwrap_or_default();
+            state.web.shown = Some(Shown { said, restore_policy, etag: etag.clone(), body: body.clone() });
+            body
+        }
+    };
+    HttpReply { status: 200, headers: Vec::new(), body }.header("ETag", shown_etag(state, &etag))
+}
+
+fn system_body(bmc: &Bmc, state: &State, said: Said, lit: bool, etag: &str) -> Value {
+    let power = power_state(state, said);
     let profile = &state.profile;
     let path = format!("{ROOT}/Systems/{}", profile.system_id);
     let mut reset = json!({"target": reset_target(state)});
@@ -216,7 +228,7 @@ fn system(bmc: &Bmc, state: &mut State, now: Instant) -> HttpReply {
     if let (Some(power), Some(system)) = (power, system.as_object_mut()) {
         system.insert("PowerState".into(), power);
     }
-    ok(&system).header("ETag", shown_etag(state, &etag))
+    system
 }
 
 fn other_system(id: &str) -> HttpReply {
@@ -235,7 +247,8 @@ fn action_info(state: &State) -> HttpReply {
 }
 
 fn chassis(bmc: &Bmc, state: &mut State, now: Instant) -> HttpReply {
-    let power = power_state(state, now);
+    let said = state.reading(now);
+    let power = power_state(state, said);
     let mut chassis = json!({
         "@odata.id": "/redfish/v1/Chassis/1", "@odata.type": "#Chassis.v1_14_0.Chassis", "Id": "1", "Name": bmc.name,
         "ChassisType": "RackMount", "SerialNumber": bmc.serial(), "Manufacturer": state.profile.manufacturer,
