@@ -1,4 +1,5 @@
 //! Picket's central daemon.
 
 pub mod clock;
+pub mod context;
 pub mod fleet;
