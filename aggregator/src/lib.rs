@@ -1,6 +1,8 @@
 //! Picket's central daemon.
 
 pub mod clock;
+pub mod config;
 pub mod context;
+pub mod dispatch;
 pub mod fleet;
 pub mod store;
