@@ -5,4 +5,5 @@ pub mod config;
 pub mod context;
 pub mod dispatch;
 pub mod fleet;
+pub mod ingest;
 pub mod store;
