@@ -1,4 +1,6 @@
 //! Picket's central daemon.
 
+pub mod broker;
 pub mod clock;
 pub mod fleet;
+pub mod pki;
