@@ -1,5 +1,7 @@
 //! Picket's central daemon.
 
+pub mod api;
+pub mod authorise;
 pub mod clock;
 pub mod config;
 pub mod context;
