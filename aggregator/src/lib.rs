@@ -1,5 +1,7 @@
 //! Picket's central daemon.
 
+pub mod api;
+pub mod authorise;
 pub mod broker;
 pub mod clock;
 pub mod config;
@@ -7,5 +9,8 @@ pub mod context;
 pub mod dispatch;
 pub mod fleet;
 pub mod ingest;
+pub mod init;
 pub mod pki;
+pub mod publish;
+pub mod run;
 pub mod store;
