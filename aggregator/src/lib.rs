@@ -3,4 +3,5 @@
 pub mod broker;
 pub mod clock;
 pub mod fleet;
+pub mod gate;
 pub mod pki;
