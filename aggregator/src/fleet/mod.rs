@@ -1,18 +1,49 @@
 //! FLEET: the pure core of the aggregator. Takes events, decides, and says what must be durable and what must follow.
 //! Holds memory only: no clock, no sockets, no files, no channels.
 
+//!
+//! ```text
+//!            ┌ agents ── reports ┐                      ┌ records  → store, one transaction
+//! Event ──▶  ┤ commands          ├──▶ view, draft ──▶  ┤
+//!            └ settings ── join ─┘   (enablement,       └ effects  → answers, events, retained documents, words to agents
+//!                                     alerts, assign)
+//! ```
+
+mod agents;
+mod alerts;
+mod assign;
+mod bmc;
+mod commands;
+mod draft;
+mod enablement;
+mod events;
+mod join;
+pub mod json;
+mod rebuild;
+mod reports;
 pub mod request;
+mod settings;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod view;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use picket_common::api;
-use picket_common::id::AgentId;
+use picket_common::clock::Now;
+use picket_common::id::{AgentId, HostId, OperationId};
 use picket_common::wire::assign::Assign;
 use picket_common::wire::down::{Command, Reply};
 use picket_common::wire::report::{Gone, Hello, Up};
 
+use agents::Link;
+use draft::Draft;
+pub use enablement::{gates, refusal, standing_refusal};
+pub use json::state_document;
 pub use request::{Answer, Rejection, Request, RequestId};
 pub use view::View;
 
@@ -98,4 +129,150 @@ pub enum Told {
     Command(Command),
     /// Channel `assign`, all parts in order.
     Assign(Vec<Assign>),
+}
+
+/// What was ignored, and how often: for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Words of agents that are not known (any more).
+    pub unknown_agent: u64,
+    /// Reports about hosts that are not known (any more).
+    pub unknown_host: u64,
+    /// Reports about hosts that another agent, or none, is in charge of.
+    pub foreign_host: u64,
+    /// Reports of an earlier enablement: kept in the history only.
+    pub old_enablement: u64,
+    /// Reports that mean nothing in the present state: kept in the history only.
+    pub ignored: u64,
+    /// Reports about operations that are not known (any more).
+    pub unknown_operation: u64,
+    /// Reports that were already durable.
+    pub duplicate: u64,
+    /// Reports that an agent lost before they could be sent.
+    pub gap: u64,
+    /// Times an agent was asked to send again.
+    pub resend: u64,
+    /// Words of a connection that is not the agent's present one.
+    pub old_session: u64,
+}
+
+/// Something that is due at a time.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// Look whether the agent was heard.
+    Presence(AgentId),
+    /// The operation's deadline: what was not sent has expired.
+    Expire(OperationId),
+    /// The deadline and its grace are over: what was sent has no result.
+    GiveUp(OperationId),
+    /// Old operations and alerts go.
+    Purge,
+}
+
+/// The fleet: its view and all that is needed to go on from it.
+#[derive(Debug)]
+pub struct Fleet {
+    view: View,
+    store: uuid::Uuid,
+    next_sequence: u64,
+    links: BTreeMap<AgentId, Link>,
+    timers: BTreeSet<(Duration, Timer)>,
+    open: BTreeMap<HostId, BTreeSet<OperationId>>,
+    done: BTreeSet<(Timestamp, OperationId)>,
+    resolved: BTreeSet<(Timestamp, Arc<str>)>,
+    started: bool,
+    purge_armed: bool,
+    counters: Counters,
+    draft: Draft,
+}
+
+impl Fleet {
+    /// Takes in one event. The view shows the outcome at once; the decision's records must be durable before its effects happen.
+    /// If they cannot be made durable, build the fleet anew from the store.
+    pub fn apply(&mut self, event: Event, now: Now) -> Decision {
+        if !self.started {
+            self.start(now);
+        }
+        match event {
+            Event::Heard(agent, heard) => self.heard(&agent, heard, now),
+            Event::Disconnected(agent) => self.disconnected(&agent),
+            Event::Asked { id, principal, request } => {
+                let answer = self.asked(&principal, *request, now);
+                self.draft.answer = Some(Effect::Answer(id, answer));
+            }
+            Event::Tick => self.tick(now),
+        }
+        self.finish(now)
+    }
+
+    /// A snapshot of all that is known; shares its memory with the fleet.
+    #[must_use]
+    pub fn view(&self) -> View {
+        self.view.clone()
+    }
+
+    /// When [`Event::Tick`] is needed next, on the monotonic clock.
+    #[must_use]
+    pub fn next_wake(&self) -> Option<Duration> {
+        if !self.started {
+            return Some(Duration::ZERO);
+        }
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// What was ignored so far.
+    #[must_use]
+    pub const fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Sequence that the next line of history will get.
+    #[must_use]
+    pub const fn next_sequence(&self) -> u64 {
+        self.next_sequence
+    }
+
+    fn asked(&mut self, principal: &str, request: Request, now: Now) -> Result<Answer, Rejection> {
+        match request {
+            Request::PutZone(id, _) => Ok(self.put_zone(id)),
+            Request::DeleteZone(id) => self.delete_zone(&id),
+            Request::PutCluster(id, body) => self.put_cluster(id, body),
+            Request::DeleteCluster(id) => self.delete_cluster(&id),
+            Request::PutRack(id, body) => self.put_rack(id, body),
+            Request::DeleteRack(id) => self.delete_rack(&id),
+            Request::PutHost(id, spec) => self.put_host(id, spec, now),
+            Request::PatchHost(id, change) => self.patch_host(&id, change, now),
+            Request::DeleteHost(id) => self.delete_host(&id, now),
+            Request::SetOobm(gate, open) => self.set_oobm(&gate, open, now),
+            Request::Power { id, host, operation, timeout, reason, on_if_off } => {
+                let order = commands::Order { id, host, operation, timeout, reason, on_if_off };
+                self.order(principal, order, now)
+            }
+            Request::CancelOperation(id) => self.cancel(id, now),
+            Request::AddJoinToken(row) => self.add_join_token(row, now),
+            Request::Join { token_id, csr, certificate, public_key, sealing_key } => {
+                self.join(join::Joining { token_id, csr, certificate, public_key, sealing_key }, now)
+            }
+            Request::AddApiToken(row) => Ok(self.add_api_token(row)),
+        }
+    }
+
+    fn arm(&mut self, at: Duration, timer: Timer) {
+        self.timers.insert((at, timer));
+    }
+
+    fn tick(&mut self, now: Now) {
+        while let Some((at, timer)) = self.timers.pop_first() {
+            if at > now.boottime {
+                self.timers.insert((at, timer));
+                return;
+            }
+            match timer {
+                Timer::Presence(agent) => self.look_for(&agent, now),
+                Timer::Expire(id) => self.expire(id, now),
+                Timer::GiveUp(id) => self.give_up(id, now),
+                Timer::Purge => self.purge(now),
+            }
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use jiff::Timestamp;
 use picket_common::api;
 use picket_common::command::{BmcError, OperationState, Outcome};
@@ -38,8 +38,34 @@ pub struct View {
     pub operations: OrdMap<OperationId, Arc<OperationRow>>,
     /// Alerts firing, and the last ones resolved, by id.
     pub alerts: OrdMap<Arc<str>, Arc<api::Alert>>,
+    /// Index: hosts of each rack that has any.
+    pub rack_hosts: OrdMap<RackId, OrdSet<HostId>>,
+    /// Index: hosts of each cluster that has any.
+    pub cluster_hosts: OrdMap<ClusterId, OrdSet<HostId>>,
     /// Site-wide settings that decisions need.
     pub settings: Settings,
+}
+
+impl View {
+    /// The agent in charge of a host.
+    #[must_use]
+    pub fn agent_of(&self, host: &HostRow) -> Option<&Arc<AgentRow>> {
+        self.agents.get(self.racks.get(&host.rack)?.agent.as_ref()?)
+    }
+
+    /// The hosts an agent is in charge of; none when another agent has taken its rack.
+    #[must_use]
+    pub fn hosts_of(&self, agent: &AgentId) -> OrdSet<HostId> {
+        let rack = self.agents.get(agent).and_then(|row| self.racks.get(&row.rack));
+        let in_charge = rack.filter(|rack| rack.agent.as_ref() == Some(agent));
+        in_charge.and_then(|rack| self.rack_hosts.get(&rack.id)).cloned().unwrap_or_default()
+    }
+
+    /// The hosts of a cluster.
+    #[must_use]
+    pub fn hosts_of_cluster(&self, cluster: &ClusterId) -> OrdSet<HostId> {
+        self.cluster_hosts.get(cluster).cloned().unwrap_or_default()
+    }
 }
 
 /// Settings of the aggregator's own file that decisions need.
@@ -89,6 +115,25 @@ pub enum RowKey {
     Alert(String),
 }
 
+impl Row {
+    /// The key it is kept under.
+    #[must_use]
+    pub fn key(&self) -> RowKey {
+        match self {
+            Self::Zone(row) => RowKey::Zone(row.id.clone()),
+            Self::Cluster(row) => RowKey::Cluster(row.id.clone()),
+            Self::Rack(row) => RowKey::Rack(row.id.clone()),
+            Self::Host(row) => RowKey::Host(row.id.clone()),
+            Self::Power(row) => RowKey::Power(row.host.clone()),
+            Self::Agent(row) => RowKey::Agent(row.id.clone()),
+            Self::JoinToken(row) => RowKey::JoinToken(row.id.clone()),
+            Self::ApiToken(row) => RowKey::ApiToken(row.hash.clone()),
+            Self::Operation(row) => RowKey::Operation(row.id),
+            Self::Alert(row) => RowKey::Alert(row.id.clone()),
+        }
+    }
+}
+
 /// A zone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ZoneRow {
@@ -131,7 +176,9 @@ pub struct RackRow {
 pub struct HostRow {
     /// Its id.
     pub id: HostId,
-    /// Its cluster; the zone is the cluster's.
+    /// Its zone: always its cluster's, kept here because every event and topic names it.
+    pub zone: ZoneId,
+    /// Its cluster.
     pub cluster: ClusterId,
     /// Its rack.
     pub rack: RackId,
@@ -215,19 +262,25 @@ pub struct AgentRow {
     pub boot: Option<Incarnation>,
     /// Last durable sequence of that journal.
     pub acked: u64,
+    /// Journals it used before, oldest first, with their last durable sequence: a restored one is not counted twice.
+    pub earlier: Vec<(Incarnation, u64)>,
     /// The assignment it should hold; the counter grows with every change of it.
     pub generation: Generation,
 }
 
 /// An agent's presence.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Presence {
     /// Its connection.
     pub session: Option<Session>,
     /// Whether it is heard.
     pub connected: bool,
+    /// Whether all it had to report when it connected has arrived; before that its hosts stay stale.
+    pub caught_up: bool,
     /// When it was last heard.
     pub last_seen: Option<Timestamp>,
+    /// When it last vouched for its hosts: its last hello or heartbeat.
+    pub vouched_at: Option<Timestamp>,
     /// The same on the monotonic clock.
     pub last_seen_boottime: std::time::Duration,
     /// Its version.
@@ -237,7 +290,9 @@ pub struct Presence {
     /// The assignment it says it holds.
     pub generation: Option<Generation>,
     /// Hosts it says it could not read in time.
-    pub overdue: imbl::OrdSet<HostId>,
+    pub overdue: OrdSet<HostId>,
+    /// When each of those was last vouched for, if ever in this aggregator's life.
+    pub overdue_vouched: OrdMap<HostId, Timestamp>,
 }
 
 /// A join token. Its secret is needed to check the proof, so it is kept until it is used or expired.
@@ -308,6 +363,8 @@ pub struct OperationHostRow {
     pub state: OperationState,
     /// How it ended.
     pub outcome: Option<Outcome>,
+    /// Whether somebody wants it taken back and the agent has not said yet what came of it.
+    pub cancelling: bool,
     /// When it was handed to the broker.
     pub sent_at: Option<Timestamp>,
     /// When the agent took it on.

@@ -1,0 +1,212 @@
+//! Zones, clusters, racks and hosts: lists, one, made, changed, removed.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use axum::Json as Shown;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use imbl::OrdMap;
+use picket_common::api::{Cluster, ClusterBody, Host, HostBody, HostPatch, Page, Rack, RackBody, Zone, ZoneBody};
+use picket_common::id::{ClusterId, HostId, RackId, ZoneId};
+use picket_common::power::PowerState;
+
+use super::extract::{self, Id, Json, Params, page_token};
+use super::problem::ApiError;
+use super::{Api, Who, changed, not_found, seal};
+use crate::fleet::view::HostRow;
+use crate::fleet::{Request, View, json};
+
+type Answered<T> = Result<Shown<T>, ApiError>;
+
+/// The page of `rows` that is asked for: those that `show` shows.
+pub(super) fn paged<K, R, T>(rows: &OrdMap<K, Arc<R>>, page: extract::Page<K>, show: impl Fn(&R) -> Option<T>) -> Page<T>
+where
+    K: Ord + Clone + std::fmt::Display,
+{
+    let start = page.after.map_or(Bound::Unbounded, Bound::Excluded);
+    let mut shown = rows.range((start, Bound::Unbounded)).filter_map(|(id, row)| Some((id, show(row)?)));
+    let mut items = Vec::new();
+    let mut last = None;
+    for (id, item) in shown.by_ref().take(page.limit) {
+        items.push(item);
+        last = Some(id);
+    }
+    let next_page_token = last.filter(|_| shown.next().is_some()).map(page_token);
+    Page { items, next_page_token }
+}
+
+const PAGE: [&str; 2] = ["limit", "page_token"];
+
+// Zones.
+
+pub(super) async fn zones(State(api): State<Api>, _: Who, params: Params) -> Answered<Page<Zone>> {
+    let page = params.only(&PAGE)?.page()?;
+    let view = api.view();
+    Ok(Shown(paged(&view.zones, page, |row| Some(json::zone_json(row)))))
+}
+
+pub(super) async fn zone(State(api): State<Api>, _: Who, Id(id): Id<ZoneId>) -> Answered<Zone> {
+    zone_of(&api.view(), &id).map(Shown).ok_or_else(|| not_found("zone", &id))
+}
+
+fn zone_of(view: &View, id: &ZoneId) -> Option<Zone> {
+    view.zones.get(id).map(|row| json::zone_json(row))
+}
+
+pub(super) async fn put_zone(
+    State(api): State<Api>,
+    Who(who): Who,
+    Id(id): Id<ZoneId>,
+    Json(body): Json<ZoneBody>,
+) -> Result<Response, ApiError> {
+    let answer = api.change(&who, Request::PutZone(id.clone(), body)).await?;
+    Ok(changed(&answer, zone_of(&api.view(), &id)))
+}
+
+pub(super) async fn delete_zone(State(api): State<Api>, Who(who): Who, Id(id): Id<ZoneId>) -> Result<StatusCode, ApiError> {
+    api.change(&who, Request::DeleteZone(id)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+// Clusters.
+
+pub(super) async fn clusters(State(api): State<Api>, _: Who, params: Params) -> Answered<Page<Cluster>> {
+    let params = params.only(&["limit", "page_token", "zone"])?;
+    let (page, zone) = (params.page()?, params.parse::<ZoneId>("zone")?);
+    let view = api.view();
+    let wanted = |zone_of: &ZoneId| zone.as_ref().is_none_or(|zone| zone == zone_of);
+    Ok(Shown(paged(&view.clusters, page, |row| wanted(&row.zone).then(|| json::cluster_json(row)))))
+}
+
+pub(super) async fn cluster(State(api): State<Api>, _: Who, Id(id): Id<ClusterId>) -> Answered<Cluster> {
+    cluster_of(&api.view(), &id).map(Shown).ok_or_else(|| not_found("cluster", &id))
+}
+
+fn cluster_of(view: &View, id: &ClusterId) -> Option<Cluster> {
+    view.clusters.get(id).map(|row| json::cluster_json(row))
+}
+
+pub(super) async fn put_cluster(
+    State(api): State<Api>,
+    Who(who): Who,
+    Id(id): Id<ClusterId>,
+    Json(body): Json<ClusterBody>,
+) -> Result<Response, ApiError> {
+    let answer = api.change(&who, Request::PutCluster(id.clone(), body)).await?;
+    Ok(changed(&answer, cluster_of(&api.view(), &id)))
+}
+
+pub(super) async fn delete_cluster(State(api): State<Api>, Who(who): Who, Id(id): Id<ClusterId>) -> Result<StatusCode, ApiError> {
+    api.change(&who, Request::DeleteCluster(id)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+// Racks.
+
+pub(super) async fn racks(State(api): State<Api>, _: Who, params: Params) -> Answered<Page<Rack>> {
+    let params = params.only(&["limit", "page_token", "zone"])?;
+    let (page, zone) = (params.page()?, params.parse::<ZoneId>("zone")?);
+    let view = api.view();
+    let wanted = |zone_of: &ZoneId| zone.as_ref().is_none_or(|zone| zone == zone_of);
+    Ok(Shown(paged(&view.racks, page, |row| wanted(&row.zone).then(|| json::rack_json(row)))))
+}
+
+pub(super) async fn rack(State(api): State<Api>, _: Who, Id(id): Id<RackId>) -> Answered<Rack> {
+    rack_of(&api.view(), &id).map(Shown).ok_or_else(|| not_found("rack", &id))
+}
+
+fn rack_of(view: &View, id: &RackId) -> Option<Rack> {
+    view.racks.get(id).map(|row| json::rack_json(row))
+}
+
+pub(super) async fn put_rack(
+    State(api): State<Api>,
+    Who(who): Who,
+    Id(id): Id<RackId>,
+    Json(body): Json<RackBody>,
+) -> Result<Response, ApiError> {
+    let answer = api.change(&who, Request::PutRack(id.clone(), body)).await?;
+    Ok(changed(&answer, rack_of(&api.view(), &id)))
+}
+
+pub(super) async fn delete_rack(State(api): State<Api>, Who(who): Who, Id(id): Id<RackId>) -> Result<StatusCode, ApiError> {
+    api.change(&who, Request::DeleteRack(id)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+// Hosts.
+
+/// Words of the parameter `state`.
+const STATES: [(&str, PowerState); 4] =
+    [("on", PowerState::On), ("off", PowerState::Off), ("unknown", PowerState::Unknown), ("disabled", PowerState::Disabled)];
+
+/// Which hosts of a list are wanted.
+struct Filter {
+    state: Option<PowerState>,
+    zone: Option<ZoneId>,
+    cluster: Option<ClusterId>,
+    rack: Option<RackId>,
+}
+
+impl Filter {
+    fn of(params: &Params) -> Result<Self, ApiError> {
+        Ok(Self {
+            state: params.one_of("state", &STATES)?,
+            zone: params.parse("zone")?,
+            cluster: params.parse("cluster")?,
+            rack: params.parse("rack")?,
+        })
+    }
+
+    fn shown(&self, view: &View, row: &HostRow) -> Option<Host> {
+        let here = self.cluster.as_ref().is_none_or(|cluster| *cluster == row.cluster)
+            && self.rack.as_ref().is_none_or(|rack| *rack == row.rack);
+        let host = here.then(|| json::host_json(view, row))?;
+        let wanted = self.zone.as_ref().is_none_or(|zone| *zone == host.zone) && self.state.is_none_or(|state| state == host.power);
+        wanted.then_some(host)
+    }
+}
+
+pub(super) async fn hosts(State(api): State<Api>, _: Who, params: Params) -> Answered<Page<Host>> {
+    let params = params.only(&["limit", "page_token", "state", "zone", "cluster", "rack"])?;
+    let (page, filter) = (params.page()?, Filter::of(&params)?);
+    let view = api.view();
+    Ok(Shown(paged(&view.hosts, page, |row| filter.shown(&view, row))))
+}
+
+pub(super) async fn host(State(api): State<Api>, _: Who, Id(id): Id<HostId>) -> Answered<Host> {
+    host_of(&api.view(), &id).map(Shown).ok_or_else(|| not_found("host", &id))
+}
+
+pub(super) fn host_of(view: &View, id: &HostId) -> Option<Host> {
+    view.hosts.get(id).map(|row| json::host_json(view, row))
+}
+
+pub(super) async fn put_host(
+    State(api): State<Api>,
+    Who(who): Who,
+    Id(id): Id<HostId>,
+    Json(body): Json<HostBody>,
+) -> Result<Response, ApiError> {
+    let spec = seal::host_spec(&api.view(), &api.recovery, &id, body)?;
+    let answer = api.change(&who, Request::PutHost(id.clone(), spec)).await?;
+    Ok(changed(&answer, host_of(&api.view(), &id)))
+}
+
+pub(super) async fn patch_host(
+    State(api): State<Api>,
+    Who(who): Who,
+    Id(id): Id<HostId>,
+    Json(patch): Json<HostPatch>,
+) -> Result<Response, ApiError> {
+    let change = seal::host_change(&api.view(), &api.recovery, &id, patch)?;
+    let answer = api.change(&who, Request::PatchHost(id.clone(), change)).await?;
+    Ok(changed(&answer, host_of(&api.view(), &id)))
+}
+
+pub(super) async fn delete_host(State(api): State<Api>, Who(who): Who, Id(id): Id<HostId>) -> Result<StatusCode, ApiError> {
+    api.change(&who, Request::DeleteHost(id)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,214 @@
+//! Making agents and consumers known: join tokens, the join itself, consumers' certificates. A join is anonymous: the proof
+//! counts, and one who has none learns nothing. Never logs a token, a proof or a key.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Json as Shown;
+use axum::extract::State;
+use axum::http::StatusCode;
+use jiff::Timestamp;
+use picket_common::api::{ConsumerCertificate, ConsumerRequest, JoinRequest, JoinResponse, JoinToken, JoinTokenRequest};
+use picket_common::clock::Now;
+use picket_common::id::AgentId;
+use picket_common::join::{JoinToken as Token, proof, verify};
+use picket_common::seal::SealingKey;
+use picket_common::secret::Secret;
+
+use super::extract::Json;
+use super::problem::ApiError;
+use super::{Api, Who, not_found};
+use crate::authorise::{Action, authorise};
+use crate::clock;
+use crate::fleet::view::JoinTokenRow;
+use crate::fleet::{Answer, Request};
+use crate::pki::{MAX_AGENT_DAYS, MAX_CONSUMER_DAYS, PkiError};
+
+/// How long a join token may be used unless asked otherwise, in seconds.
+const DEFAULT_TTL: u64 = 3600;
+
+/// How long a consumer's certificate is good unless asked otherwise, in days.
+const DEFAULT_CONSUMER_DAYS: u16 = 90;
+
+pub(super) async fn token(
+    State(api): State<Api>,
+    Who(who): Who,
+    Json(body): Json<JoinTokenRequest>,
+) -> Result<(StatusCode, Shown<JoinToken>), ApiError> {
+    let ttl = match body.ttl.unwrap_or(DEFAULT_TTL) {
+        ttl @ 60..=604_800 => ttl,
+        _ => return Err(ApiError::invalid("ttl", "use 60 to 604800 seconds")),
+    };
+    if !api.view().racks.contains_key(&body.rack) {
+        return Err(not_found("rack", &body.rack));
+    }
+    let agent = match body.agent {
+        Some(agent) => agent,
+        None => body.rack.as_str().parse().map_err(|_| ApiError::Internal)?,
+    };
+    let row = JoinTokenRow {
+        id: random_hex::<8>()?,
+        secret: random_hex::<32>()?,
+        agent: agent.clone(),
+        rack: body.rack,
+        expires_at: clock::now().after(Duration::from_secs(ttl)).wall,
+        used: None,
+    };
+    let expires_at = row.expires_at;
+    let token = Token {
+        ca_hash: api.authority.ca_spki_sha256(),
+        id: row.id.clone(),
+        secret: Secret::new(row.secret.clone()),
+        api: api.context.advertised_api.to_string(),
+    }
+    .to_string();
+    api.change(&who, Request::AddJoinToken(row)).await?;
+    let command = format!("picket-agent join {token}");
+    Ok((StatusCode::CREATED, Shown(JoinToken { agent, token, command, expires_at })))
+}
+
+fn random_hex<const N: usize>() -> Result<String, ApiError> {
+    let mut bytes = zeroize::Zeroizing::new([0; N]);
+    getrandom::fill(bytes.as_mut()).map_err(|error| broken("no random bytes", &error))?;
+    Ok(hex::encode(bytes.as_slice()))
+}
+
+fn broken(what: &'static str, error: &dyn std::error::Error) -> ApiError {
+    let cause = error.source().map(ToString::to_string).unwrap_or_default();
+    tracing::error!(error = %error, cause, "{what}");
+    ApiError::Internal
+}
+
+pub(super) async fn join(State(api): State<Api>, Json(body): Json<JoinRequest>) -> Result<Shown<JoinResponse>, ApiError> {
+    let now = clock::now();
+    if !api.limits.joins.take(now.boottime) {
+        return Err(ApiError::TooMany(1));
+    }
+    let row = api.view().join_tokens.get(body.token_id.as_str()).cloned().ok_or(ApiError::JoinRefused)?;
+    let secret = Secret::new(row.secret.clone());
+    let ca_hash = api.authority.ca_spki_sha256();
+    if !verify(&secret, "request", &[&ca_hash, &body.token_id, &body.csr, &body.sealing_key], &body.proof) {
+        tracing::warn!(token_id = %row.id, "join with a wrong proof");
+        return Err(ApiError::JoinRefused);
+    }
+    let (agent, certificate) = joined(&api, &row, &body, now).await?;
+    answer(&api, &secret, &ca_hash, &body.token_id, agent, certificate).map(Shown)
+}
+
+async fn joined(api: &Api, row: &JoinTokenRow, body: &JoinRequest, now: Now) -> Result<(AgentId, String), ApiError> {
+    let mut key = [0; 32];
+    hex::decode_to_slice(&body.sealing_key, &mut key).map_err(|_| ApiError::invalid("sealing_key", "not 64 hex digits"))?;
+    let signed = api.authority.sign_agent(&body.csr, &row.agent, now, MAX_AGENT_DAYS);
+    let (certificate, public_key) = signed.map_err(|error| match error {
+        PkiError::Request(why) => ApiError::invalid("csr", why),
+        error => broken("certificate not signed", &error),
+    })?;
+    let request = Request::Join {
+        token_id: body.token_id.clone(),
+        csr: body.csr.clone(),
+        certificate,
+        public_key,
+        sealing_key: SealingKey(key),
+    };
+    // Proven by the token, not by a principal: this does not pass through `authorise`.
+    match api.context.asker.ask(&format!("join:{}", row.id), request).await? {
+        Answer::Joined { agent, certificate } => Ok((agent, certificate)),
+        other => {
+            tracing::error!(answer = ?other, "join answered with something else");
+            Err(ApiError::Internal)
+        }
+    }
+}
+
+fn answer(
+    api: &Api,
+    secret: &Secret<String>,
+    ca_hash: &str,
+    token_id: &str,
+    agent: AgentId,
+    certificate: String,
+) -> Result<JoinResponse, ApiError> {
+    let ca = api.authority.ca_pem().to_owned();
+    let signing = api.authority.signing_key().map_err(|error| broken("signing key not usable", &error))?;
+    let verifying_keys = vec![hex::encode(signing.verifying_key().0)];
+    let mqtt = api.context.advertised_mqtt.to_string();
+    let parts = [ca_hash, token_id, agent.as_str(), &certificate, &ca, &mqtt, &verifying_keys.join(",")];
+    let proof = proof(secret, "response", &parts);
+    Ok(JoinResponse { site: api.context.site.to_string(), agent, certificate, ca, verifying_keys, mqtt, proof })
+}
+
+pub(super) async fn consumer(
+    State(api): State<Api>,
+    Who(who): Who,
+    Json(body): Json<ConsumerRequest>,
+) -> Result<(StatusCode, Shown<ConsumerCertificate>), ApiError> {
+    authorise(&who, Action::IssueConsumer).map_err(ApiError::Denied)?;
+    let days = match body.days.map_or(Ok(DEFAULT_CONSUMER_DAYS), u16::try_from) {
+        Ok(days @ 1..=MAX_CONSUMER_DAYS) => days,
+        _ => return Err(ApiError::invalid("days", format!("use 1 to {MAX_CONSUMER_DAYS}"))),
+    };
+    let now = clock::now();
+    let issued = api.authority.issue_consumer(&body.name, now, days);
+    let (certificate, private_key) = issued.map_err(|error| broken("certificate not issued", &error))?;
+    tracing::info!(consumer = %body.name, days, principal = %who.name, "consumer certificate issued");
+    let expires_at = now.after(Duration::from_secs(u64::from(days) * 86_400)).wall;
+    let whole_second = Timestamp::from_second(expires_at.as_second()).unwrap_or(expires_at);
+    Ok((
+        StatusCode::CREATED,
+        Shown(ConsumerCertificate {
+            name: body.name,
+            certificate,
+            private_key: private_key.to_string(),
+            ca: api.authority.ca_pem().to_owned(),
+            mqtt: api.context.advertised_mqtt.to_string(),
+            expires_at: whole_second,
+        }),
+    ))
+}
+
+/// Joins in a row that are let through at once: a site's racks may all be set up by one script.
+const BURST: u32 = 64;
+
+/// Time after which one more is let through: guessing 256 bits takes longer than that.
+const REFILL: Duration = Duration::from_millis(100);
+
+/// A token bucket for the anonymous route.
+#[derive(Debug, Default)]
+pub(super) struct Bucket(Mutex<Level>);
+
+#[derive(Debug, Default)]
+struct Level {
+    used: u32,
+    since: Duration,
+}
+
+impl Bucket {
+    /// Whether one more may pass at `boottime`.
+    fn take(&self, boottime: Duration) -> bool {
+        let mut level = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let back = boottime.saturating_sub(level.since).as_millis() / REFILL.as_millis();
+        let back = u32::try_from(back).unwrap_or(u32::MAX);
+        if back > 0 {
+            level.used = level.used.saturating_sub(back);
+            level.since = boottime;
+        }
+        let free = level.used < BURST;
+        level.used += u32::from(free);
+        free
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bucket_fills_and_drains() {
+        let bucket = Bucket::default();
+        let at = Duration::from_secs(1000);
+        assert!((0..BURST).all(|_| bucket.take(at)));
+        assert!(!bucket.take(at) && !bucket.take(at + REFILL / 2));
+        assert!(bucket.take(at + REFILL) && !bucket.take(at + REFILL));
+        assert!((0..BURST).all(|_| bucket.take(at + REFILL * 1000)));
+    }
+}

@@ -1,0 +1,226 @@
+//! The HTTP API: routes, and the frame around every answer (request id, security headers, problems). Decides nothing: it turns
+//! bodies into typed requests, asks the core, and shows the view.
+//!
+//! ```text
+//! bytes ─▶ extract ─▶ Request ─▶ authorise ─▶ Asker::ask ─▶ Answer ─▶ view ─▶ JSON
+//!             └────────── ApiError ◀──┴─────────── Rejection ┘   ─▶ problem+json
+//! ```
+
+mod events;
+mod extract;
+mod import;
+mod inventory;
+mod join;
+mod observe;
+mod power;
+mod problem;
+mod seal;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, FromRef, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use picket_common::seal::SealingKey;
+use sha2::{Digest, Sha256};
+use tracing::Instrument;
+
+use crate::authorise::{Action, Principal, authorise, principal};
+use crate::clock;
+use crate::context::Context;
+use crate::fleet::{Answer, View};
+use crate::pki::Authority;
+
+pub use problem::ApiError;
+
+/// What every handler has at hand.
+#[derive(Clone)]
+struct Api {
+    context: Context,
+    authority: Arc<Authority>,
+    recovery: SealingKey,
+    limits: Arc<Limits>,
+}
+
+/// Bounds on what costs more than a moment.
+struct Limits {
+    joins: join::Bucket,
+    subscribers: Arc<tokio::sync::Semaphore>,
+}
+
+/// Most SSE subscribers at a time: each holds a connection and a place in the events.
+const MAX_SUBSCRIBERS: usize = 512;
+
+impl Api {
+    fn view(&self) -> Arc<View> {
+        self.context.view.load_full()
+    }
+
+    /// Authorises and asks.
+    async fn change(&self, who: &Principal, request: crate::fleet::Request) -> Result<Answer, ApiError> {
+        authorise(who, Action::Change(&request)).map_err(ApiError::Denied)?;
+        Ok(self.context.asker.ask(&who.name, request).await?)
+    }
+}
+
+/// All routes. The caller serves them over TLS.
+pub fn router(context: Context, authority: Arc<Authority>) -> Router {
+    let recovery = authority.recovery_key();
+    let subscribers = Arc::new(tokio::sync::Semaphore::new(MAX_SUBSCRIBERS));
+    let limits = Arc::new(Limits { joins: join::Bucket::default(), subscribers });
+    let api = Api { context, authority, recovery, limits };
+    Router::new()
+        .merge(inventory_routes())
+        .merge(power_routes())
+        .route("/v1/agents", get(observe::agents))
+        .route("/v1/agents/{agent}", get(observe::agent))
+        .route("/v1/agents/tokens", post(join::token))
+        .route("/v1/agents/join", post(join::join))
+        .route("/v1/consumers", post(join::consumer))
+        .route("/v1/alerts", get(observe::alerts))
+        .route("/v1/alerts/{alert}", get(observe::alert))
+        .route("/v1/summary", get(observe::summary))
+        .route("/v1/drivers", get(observe::drivers))
+        .route("/v1/events", get(events::events))
+        .route("/livez", get(observe::livez))
+        .route("/readyz", get(observe::readyz))
+        .fallback(no_route)
+        .layer(DefaultBodyLimit::max(extract::MAX_BODY))
+        // An inner limit wins over an outer one.
+        .route("/v1/import/hosts", post(import::hosts).layer(DefaultBodyLimit::max(extract::MAX_IMPORT)))
+        .layer(from_fn(frame))
+        .with_state(api)
+}
+
+fn inventory_routes() -> Router<Api> {
+    use inventory as i;
+    Router::new()
+        .route("/v1/zones", get(i::zones))
+        .route("/v1/zones/{zone}", get(i::zone).put(i::put_zone).delete(i::delete_zone))
+        .route("/v1/clusters", get(i::clusters))
+        .route("/v1/clusters/{cluster}", get(i::cluster).put(i::put_cluster).delete(i::delete_cluster))
+        .route("/v1/racks", get(i::racks))
+        .route("/v1/racks/{rack}", get(i::rack).put(i::put_rack).delete(i::delete_rack))
+        .route("/v1/hosts", get(i::hosts))
+        .route("/v1/hosts/{host}", get(i::host).put(i::put_host).patch(i::patch_host).delete(i::delete_host))
+        .route("/v1/hosts/{host}/history", get(observe::history))
+}
+
+fn power_routes() -> Router<Api> {
+    use power as p;
+    Router::new()
+        .route("/v1/hosts/{host}/oobm/enable", post(p::enable_host))
+        .route("/v1/hosts/{host}/oobm/disable", post(p::disable_host))
+        .route("/v1/clusters/{cluster}/oobm/enable", post(p::enable_cluster))
+        .route("/v1/clusters/{cluster}/oobm/disable", post(p::disable_cluster))
+        .route("/v1/zones/{zone}/oobm/enable", post(p::enable_zone))
+        .route("/v1/zones/{zone}/oobm/disable", post(p::disable_zone))
+        .route("/v1/hosts/{host}/power", post(p::power))
+        .route("/v1/operations", get(p::operations))
+        .route("/v1/operations/{operation}", get(p::operation).delete(p::cancel))
+}
+
+async fn no_route(request: Request) -> ApiError {
+    ApiError::NoRoute(request.uri().path().chars().take(200).collect())
+}
+
+/// Who asks: known, and allowed to read. Every route but health and join takes it.
+#[derive(Debug)]
+struct Who(Principal);
+
+impl<S: Send + Sync> FromRequestParts<S> for Who
+where
+    Api: FromRef<S>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let api = Api::from_ref(state);
+        let token = bearer(parts).ok_or(ApiError::TokenMissing)?;
+        let hash = hex::encode(Sha256::digest(token.as_bytes()));
+        let who = principal(&api.view(), &hash, clock::now().wall).map_err(ApiError::TokenRefused)?;
+        authorise(&who, Action::Read).map_err(ApiError::Denied)?;
+        Ok(Self(who))
+    }
+}
+
+fn bearer(parts: &Parts) -> Option<&str> {
+    let value = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    (scheme.eq_ignore_ascii_case("bearer")).then(|| token.trim()).filter(|token| token.starts_with("pkt_"))
+}
+
+/// Says that an answer is as it should be although its status is an error's.
+#[derive(Clone)]
+struct AsItIs;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Around every answer: its id, the security headers, and errors as problems.
+async fn frame(request: Request, next: Next) -> Response {
+    let id = uuid_now().to_string();
+    let span = tracing::info_span!("request", request_id = %id, method = %request.method(), path = %request.uri().path());
+    let response = next.run(request).instrument(span.clone()).await;
+    let mut response = span.in_scope(|| finished(response, &id));
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        headers.insert(REQUEST_ID, value);
+    }
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    let csp = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+    headers.insert(header::CONTENT_SECURITY_POLICY, csp);
+    response
+}
+
+fn finished(mut response: Response, id: &str) -> Response {
+    let status = response.status();
+    let error = response.extensions_mut().remove::<ApiError>();
+    let is_error = status.is_client_error() || status.is_server_error();
+    let error = match error {
+        Some(error) => error,
+        None if is_error && response.extensions().get::<AsItIs>().is_none() => ApiError::Status(status),
+        None => {
+            tracing::debug!(status = status.as_u16(), "answered");
+            return response;
+        }
+    };
+    if status.is_server_error() {
+        tracing::error!(status = status.as_u16(), error = %error, "request failed");
+    } else {
+        tracing::debug!(status = status.as_u16(), error = %error, "request refused");
+    }
+    let mut answer = error.answer(id);
+    // 405 says what is allowed.
+    if let Some(allow) = response.headers_mut().remove(header::ALLOW) {
+        answer.headers_mut().insert(header::ALLOW, allow);
+    }
+    answer
+}
+
+/// A UUIDv7 of this instant.
+fn uuid_now() -> uuid::Uuid {
+    let wall = clock::now().wall;
+    let seconds = u64::try_from(wall.as_second()).unwrap_or(0);
+    let nanos = u32::try_from(wall.subsec_nanosecond()).unwrap_or(0);
+    uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanos))
+}
+
+/// A resource after a change: 201 or 200 with it, 204 when it is gone again already.
+fn changed<T: serde::Serialize>(answer: &Answer, resource: Option<T>) -> Response {
+    let status = if matches!(answer, Answer::Done { created: true }) { StatusCode::CREATED } else { StatusCode::OK };
+    resource.map_or_else(|| StatusCode::NO_CONTENT.into_response(), |found| (status, axum::Json(found)).into_response())
+}
+
+fn not_found(kind: &'static str, id: &impl std::fmt::Display) -> ApiError {
+    crate::fleet::Rejection::NotFound { kind, id: id.to_string() }.into()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+//! What there is to see besides the inventory: agents, alerts, the summary, histories, drivers, health. Changes nothing.
+
+use axum::Json as Shown;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use picket_common::alert::AlertState;
+use picket_common::api::{Agent, Alert, DriverInfo, HistoryEntry, Page, Summary};
+use picket_common::id::{AgentId, HostId};
+
+use super::extract::{self, Id, Params, page_token};
+use super::inventory::paged;
+use super::problem::ApiError;
+use super::{Api, AsItIs, Who, not_found};
+use crate::fleet::{Rejection, json};
+
+type Answered<T> = Result<Shown<T>, ApiError>;
+
+pub(super) async fn agents(State(api): State<Api>, _: Who, params: Params) -> Answered<Page<Agent>> {
+    let page = params.only(&["limit", "page_token"])?.page()?;
+    let view = api.view();
+    Ok(Shown(paged(&view.agents, page, |row| Some(json::agent_json(&view, row)))))
+}
+
+pub(super) async fn agent(State(api): State<Api>, _: Who, Id(id): Id<AgentId>) -> Answered<Agent> {
+    let view = api.view();
+    view.agents.get(&id).map(|row| Shown(json::agent_json(&view, row))).ok_or_else(|| not_found("agent", &id))
+}
+
+pub(super) async fn alerts(State(api): State<Api>, _: Who, params: Params) -> Answered<Page<Alert>> {
+    let params = params.only(&["limit", "page_token", "state"])?;
+    let state = params.one_of("state", &[("firing", AlertState::Firing), ("resolved", AlertState::Resolved)])?;
+    let page = params.page::<String>()?;
+    let page = extract::Page { limit: page.limit, after: page.after.map(std::sync::Arc::<str>::from) };
+    let wanted = |alert: &Alert| state.is_none_or(|state| state == alert.state).then(|| alert.clone());
+    Ok(Shown(paged(&api.view().alerts, page, wanted)))
+}
+
+pub(super) async fn alert(State(api): State<Api>, _: Who, Id(id): Id<String>) -> Answered<Alert> {
+    let found = api.view().alerts.get(id.as_str()).map(|alert| Alert::clone(alert));
+    found.map(Shown).ok_or_else(|| not_found("alert", &id))
+}
+
+pub(super) async fn summary(State(api): State<Api>, _: Who) -> Shown<Summary> {
+    Shown(json::summary(&api.view()))
+}
+
+/// The drivers that agents of this version have.
+const DRIVERS: [(&str, &str); 3] = [
+    ("ipmi", "IPMI 2.0 over LAN (RMCP+), cipher suites 17 and 3"),
+    ("redfish", "Redfish over HTTPS"),
+    ("null", "no BMC at all: remembers what it was told, for rehearsals"),
+];
+
+pub(super) async fn drivers(_: Who) -> Shown<Page<DriverInfo>> {
+    let items = DRIVERS.map(|(name, summary)| DriverInfo { name: name.into(), summary: summary.into() }).into();
+    Shown(Page { items, next_page_token: None })
+}
+
+/// `GET /v1/hosts/{h}/history`: newest first.
+pub(super) async fn history(
+    State(api): State<Api>,
+    _: Who,
+    Id(host): Id<HostId>,
+    params: Params,
+) -> Answered<Page<HistoryEntry>> {
+    let page = params.only(&["limit", "page_token"])?.page::<u64>()?;
+    if !api.view().hosts.contains_key(&host) {
+        return Err(not_found("host", &host));
+    }
+    // One more than asked for tells whether there is a next page.
+    let read = api.context.history.read(&host, page.after, page.limit + 1).await;
+    let mut items = read.map_err(|error| Rejection::Store(error.0))?;
+    let more = items.len() > page.limit;
+    items.truncate(page.limit);
+    let next_page_token = items.last().filter(|_| more).map(|last| page_token(&last.sequence));
+    Ok(Shown(Page { items, next_page_token }))
+}
+
+pub(super) async fn livez(State(api): State<Api>) -> Response {
+    if api.context.health.alive() { "ok\n".into_response() } else { plain_failure("something hangs\n".to_owned()) }
+}
+
+pub(super) async fn readyz(State(api): State<Api>, params: Params) -> Result<Response, ApiError> {
+    let verbose = params.only(&["verbose"])?.value("verbose").is_some();
+    let checks = api.context.health.checks();
+    let ready = checks.iter().all(|check| check.problem.is_none());
+    let mut text = String::new();
+    if verbose {
+        for check in &checks {
+            text += &check.problem.map_or_else(|| format!("[+] {} ok\n", check.name), |why| format!("[-] {}: {why}\n", check.name));
+        }
+    }
+    text += if ready { "ready\n" } else { "not ready\n" };
+    Ok(if ready { text.into_response() } else { plain_failure(text) })
+}
+
+fn plain_failure(text: String) -> Response {
+    let mut response = (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+    response.extensions_mut().insert(AsItIs);
+    response
+}

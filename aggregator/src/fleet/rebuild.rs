@@ -1,0 +1,147 @@
+//! The fleet built anew from the store's rows, and what a restart has to put right. A row that contradicts its gates is repaired.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use picket_common::alert::AlertState;
+use picket_common::api;
+use picket_common::clock::Now;
+use picket_common::id::AgentId;
+use picket_common::power::PowerState;
+use picket_common::wire::Generation;
+
+use super::agents::LOST_AFTER;
+use super::draft::Draft;
+use super::enablement::is_open;
+use super::view::{HostRow, PowerRow, Row, Settings, View};
+use super::{Counters, Fleet, Record, refusal};
+
+impl Fleet {
+    /// Builds the fleet from what is stored. `store` is the store's incarnation, `next_sequence` the first free sequence of the
+    /// history. The records put right what contradicts itself; make them durable before the first event.
+    pub fn new(
+        store: uuid::Uuid,
+        settings: Settings,
+        rows: impl IntoIterator<Item = Row>,
+        next_sequence: u64,
+    ) -> (Self, Vec<Record>) {
+        let mut fleet = Self {
+            view: View { settings, ..View::default() },
+            store,
+            next_sequence,
+            links: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            open: BTreeMap::new(),
+            done: BTreeSet::new(),
+            resolved: BTreeSet::new(),
+            started: false,
+            purge_armed: false,
+            counters: Counters::default(),
+            draft: Draft::default(),
+        };
+        for row in rows {
+            fleet.load(row);
+        }
+        fleet.repair();
+        let mut draft = std::mem::take(&mut fleet.draft);
+        fleet.write_rows(&mut draft);
+        (fleet, draft.records)
+    }
+
+    fn load(&mut self, row: Row) {
+        let view = &mut self.view;
+        match row {
+            Row::Zone(row) => drop(view.zones.insert(row.id.clone(), Arc::new(row))),
+            Row::Cluster(row) => drop(view.clusters.insert(row.id.clone(), Arc::new(row))),
+            Row::Rack(row) => drop(view.racks.insert(row.id.clone(), Arc::new(row))),
+            Row::Agent(row) => drop(view.agents.insert(row.id.clone(), Arc::new(row))),
+            Row::JoinToken(row) => drop(view.join_tokens.insert(row.id.as_str().into(), Arc::new(row))),
+            Row::ApiToken(row) => drop(view.api_tokens.insert(row.hash.as_str().into(), Arc::new(row))),
+            Row::Host(row) => {
+                self.index_host(&row);
+                self.view.hosts.insert(row.id.clone(), Arc::new(row));
+            }
+            Row::Power(row) => {
+                self.next_sequence = self.next_sequence.max(row.sequence + 1);
+                self.view.power.insert(row.host.clone(), Arc::new(row));
+            }
+            Row::Operation(row) => {
+                self.index_operation(&row);
+                self.view.operations.insert(row.id, Arc::new(row));
+            }
+            Row::Alert(row) => {
+                // One that does not read is an alert lost, not a fleet that does not start.
+                if let Ok(alert) = serde_json::from_str::<api::Alert>(&row.json) {
+                    self.load_alert(row.id.as_str().into(), alert);
+                }
+            }
+        }
+    }
+
+    fn load_alert(&mut self, id: Arc<str>, alert: api::Alert) {
+        if let (AlertState::Resolved, Some(ended)) = (alert.state, alert.ends_at) {
+            self.resolved.insert((ended, id.clone()));
+        }
+        self.view.alerts.insert(id, Arc::new(alert));
+    }
+
+    fn repair(&mut self) {
+        let hosts: Vec<Arc<HostRow>> = self.view.hosts.values().cloned().collect();
+        let mut bumped: BTreeSet<AgentId> = BTreeSet::new();
+        for host in hosts {
+            if self.repair_host(&host) {
+                bumped.extend(self.view.agent_of(&host).map(|agent| agent.id.clone()));
+            }
+        }
+        // An assignment of another store incarnation says nothing about ours.
+        bumped.extend(self.view.agents.values().filter(|row| row.generation.store != self.store).map(|row| row.id.clone()));
+        let store = self.store;
+        for agent in bumped {
+            self.edit_agent(&agent, |row| row.generation = Generation { store, counter: row.generation.counter + 1 });
+        }
+    }
+
+    /// Brings a host's power row in line with its gates; true if its agent must hear of it.
+    fn repair_host(&mut self, host: &HostRow) -> bool {
+        let open = is_open(refusal(&self.view, host));
+        let wrong = match self.view.power.get(&host.id).map(|row| row.power) {
+            None => true,
+            Some(PowerState::Disabled) => open,
+            Some(_) => !open,
+        };
+        if !wrong {
+            return false;
+        }
+        let sequence = self.next_sequence;
+        let before = self.view.power.get(&host.id);
+        let power_since = before.map_or(Timestamp::UNIX_EPOCH, |row| row.power_since);
+        let power = PowerRow {
+            host: host.id.clone(),
+            power: if open { PowerState::Unknown } else { PowerState::Disabled },
+            power_since,
+            management: None,
+            management_since: None,
+            error: None,
+            sequence,
+            stale: open,
+        };
+        self.view.power.insert(host.id.clone(), Arc::new(power));
+        self.draft.power.insert(host.id.clone());
+        self.edit_host(&host.id, |row| row.enablement += 1);
+        true
+    }
+
+    /// The first event of a process: now times can be reckoned. Agents get their time to be heard before they count as lost.
+    pub(super) fn start(&mut self, now: Now) {
+        self.started = true;
+        let agents: Vec<AgentId> = self.view.agents.keys().cloned().collect();
+        for agent in agents {
+            self.arm_presence(&agent, now.boottime + LOST_AFTER);
+        }
+        self.arm_operations(now);
+        if !self.done.is_empty() || !self.resolved.is_empty() {
+            self.arm_purge(now);
+        }
+    }
+}
