@@ -18,8 +18,9 @@
 //!   come from [`Retained`], complete, at each SUBSCRIBE.
 //!
 //! **Rule for whoever publishes**: a retained document is in what [`Retained`] reads *before* [`Broker::publish`] says it. A
-//! consumer's subscription is registered before its snapshot is read, so it misses nothing; it may see a document twice, and
-//! the last one it sees of a topic is always the newest. Documents carry `seq` for those who must know sooner.
+//! consumer's subscription is registered before its snapshot is read, so it misses nothing; it may see a document twice, a
+//! retained one never follows a newer one, and the last one it sees of a topic is always the newest. What was under way when
+//! the snapshot was read may follow it though it is older: documents carry `seq` for those who cannot wait a moment.
 
 mod bus;
 mod seat;

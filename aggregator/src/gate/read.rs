@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadHalf};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::warn;
 
@@ -31,7 +31,9 @@ pub(super) enum Control {
     Packet(BytesMut),
     /// The client has this message.
     Acked(u16),
-    /// Send these retained documents.
+    /// Send nothing live until the snapshot that follows, and say when that holds.
+    Hold(oneshot::Sender<()>),
+    /// Send these retained documents; live messages go on.
     Snapshot(Vec<(String, Bytes)>, Qos),
 }
 
@@ -167,6 +169,11 @@ impl<S: AsyncRead> Reader<S> {
         }
         // Read after the subscription stands, so that no change falls between the two.
         for ((filter, qos), _) in filters.into_iter().zip(granted).filter(|(_, granted)| *granted) {
+            // And while nothing live is sent: what has been sent is then no newer than the snapshot, so the snapshot never
+            // takes the client back.
+            let (hold, held) = oneshot::channel();
+            self.ask(Control::Hold(hold)).await?;
+            held.await.map_err(|_| End::Closed)?;
             let documents = broker.retained(filter).await;
             self.ask(Control::Snapshot(documents, qos)).await?;
         }

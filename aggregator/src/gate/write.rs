@@ -1,7 +1,7 @@
 //! What goes out to a client: answers, live messages and retained documents, with flow control. Reads nothing itself.
 //!
 //! Live messages and retained documents take turns, so that neither a large snapshot nor a storm of changes holds up the
-//! other. A live change of a document takes the older one out of what is still to be sent.
+//! other, and none is sent while a snapshot is being read. A live change of a document takes the older one out of what is still to be sent.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -35,6 +35,8 @@ pub(super) struct Writer<S> {
 struct State {
     out: BytesMut,
     snapshot: BTreeMap<String, (Bytes, Qos)>,
+    /// A snapshot is being read: live messages wait in their queue.
+    held: bool,
     in_flight: HashSet<u16>,
     last_id: u16,
     /// When the client last acknowledged something, or began to owe.
@@ -75,7 +77,7 @@ impl<S: AsyncWrite> Writer<S> {
         let owed_until = self.state.progress + self.acknowledge_time;
         tokio::select! {
             control = self.control.recv() => self.state.control(control.ok_or(End::Closed)?),
-            delivery = self.queue.recv(), if self.state.has_room() => self.state.live(delivery.ok_or(End::Stopping)?),
+            delivery = self.queue.recv(), if self.state.takes_live() => self.state.live(delivery.ok_or(End::Stopping)?),
             () = sleep_until(owed_until), if !self.state.in_flight.is_empty() => return Err(End::NotAcknowledging),
         }
         Ok(())
@@ -89,7 +91,7 @@ impl<S: AsyncWrite> Writer<S> {
                 self.state.control(control);
                 idle = false;
             }
-            if self.state.has_room()
+            if self.state.takes_live()
                 && let Ok(delivery) = self.queue.try_recv()
             {
                 self.state.live(delivery);
@@ -105,11 +107,15 @@ impl<S: AsyncWrite> Writer<S> {
 impl State {
     fn new() -> Self {
         let (out, snapshot, in_flight) = (BytesMut::new(), BTreeMap::new(), HashSet::new());
-        Self { out, snapshot, in_flight, last_id: 0, progress: Instant::now() }
+        Self { out, snapshot, held: false, in_flight, last_id: 0, progress: Instant::now() }
     }
 
     fn has_room(&self) -> bool {
         self.in_flight.len() < WINDOW
+    }
+
+    fn takes_live(&self) -> bool {
+        self.has_room() && !self.held
     }
 
     fn control(&mut self, control: Control) {
@@ -120,7 +126,10 @@ impl State {
                     self.progress = Instant::now();
                 }
             }
+            // Who asked has gone: then the session ends anyway.
+            Control::Hold(held) => self.held = held.send(()).is_ok(),
             Control::Snapshot(documents, qos) => {
+                self.held = false;
                 self.snapshot.extend(documents.into_iter().map(|(topic, payload)| (topic, (payload, qos))));
             }
         }
