@@ -12,7 +12,7 @@
 //!
 //! - What agents say, and what is said to them, does not pass the router: it acknowledges before it stores, its log skips
 //!   what a slow reader has not read yet, and neither may happen to a report or a command.
-//! - The public tree passes it as a bus ([`bus`]) in a window small enough that its log can skip nothing. Everything is
+//! - The public tree passes it as a bus (`bus.rs`) in a window small enough that its log can skip nothing. Everything is
 //!   numbered, so that if it lost something all the same, every consumer is cut and nobody has a gap he does not know of.
 //! - Retained documents are not the router's: it forgets them, cuts them off at 100, and keeps every topic it ever saw. They
 //!   come from [`Retained`], complete, at each SUBSCRIBE.
