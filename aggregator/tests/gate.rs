@@ -324,14 +324,14 @@ async fn an_empty_message_erases_nothing_that_is_retained() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_events_reach_every_consumer_in_order() {
     let mut rig = Rig::new().await;
+    let collecting = ["-q", "1", "-t", "picket/v1/event/z/#", "-C", "10000", "-W", "60"];
+    let mosquitto = rig.mosquitto_sub_started("grafana", &collecting).await;
     let mut clients = Vec::new();
     for i in 0..3 {
         let mut client = rig.client(&format!("c{i}"));
         client.subscribe("picket/v1/event/z/#", QoS::AtLeastOnce).await;
         clients.push(client);
     }
-    let collecting = ["-q", "1", "-t", "picket/v1/event/z/#", "-C", "10000", "-W", "60"];
-    let mosquitto = rig.mosquitto_sub_started("grafana", &collecting).await;
     for i in 0..10_000_u32 {
         rig.broker.publish("picket/v1/event/z/c/h/power", Bytes::from(i.to_string()), false);
     }
@@ -441,6 +441,40 @@ async fn a_newer_connection_takes_over_in_order() {
         assert_eq!(rig.message().await, Some((agent("r07"), Channel::Gone, Bytes::from(format!("session {i}")))));
     }
     assert_eq!(rig.inbound().await, Some(Inbound::Disconnected { agent: agent("r07") }), "once, when the last one ended");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newer_connection_waits_for_the_last_words_of_the_older() {
+    let mut rig = Rig::with(Limits::default(), 1).await;
+    let mut old = rig.tls(&rig.agent_tls("r07")).await.unwrap();
+    old.send(&connect("r07", 60, Some(("picket/v1/i/r07/gone", b"will", false)))).await;
+    assert_eq!(old.packet().await, Some((0x20, vec![0, 0])));
+    old.send(&publish("picket/v1/i/r07/up", b"fills the core's queue", Some(1), false)).await;
+    assert_eq!(old.packet().await, Some((0x40, vec![0, 1])));
+    let mut new = rig.tls(&rig.agent_tls("r07")).await.unwrap();
+    new.send(&connect("r07", 60, None)).await;
+    assert_eq!(old.packet().await, None, "the older is cut at once");
+    let early = tokio::time::timeout(Duration::from_millis(300), new.packet()).await;
+    assert!(early.is_err(), "{early:?} although the core has not heard that the older is gone");
+    assert_eq!(rig.message().await.map(|(_, channel, _)| channel), Some(Channel::Up));
+    assert_eq!(rig.message().await.map(|(_, channel, _)| channel), Some(Channel::Gone));
+    assert_eq!(new.packet().await, Some((0x20, vec![0, 0])));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retained_documents_are_complete_after_a_restart_of_everything() {
+    let mut rig = Rig::new().await;
+    rig.fill(2_000);
+    let mut consumer = rig.consumer("grafana").await;
+    rig.restart().await;
+    assert_eq!(consumer.packet().await, None);
+    let mut client = rig.client("grafana");
+    client.subscribe("picket/v1/state/#", QoS::AtLeastOnce).await;
+    let mut topics = HashSet::new();
+    while topics.len() < 2_000 {
+        topics.insert(client.publish().await.topic);
+    }
+    assert_serves(&mut rig, "r07").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -90,8 +90,11 @@ impl Rig {
         let dir = tempfile::tempdir().unwrap();
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
         let (authority, _) = Authority::init(dir.path(), &"s1".parse().unwrap(), &names, clock::now()).unwrap();
+        Self::over(dir, authority, Arc::default(), limits, inbound).await
+    }
+
+    async fn over(dir: tempfile::TempDir, authority: Authority, documents: Arc<Documents>, limits: Limits, inbound: usize) -> Self {
         let (to_core, inbound) = mpsc::channel(inbound);
-        let documents = Arc::new(Documents::default());
         let broker = Broker::embedded(documents.clone(), to_core).unwrap();
         let tls = GateTls::new(authority.gate_material(Vec::new()).unwrap()).unwrap();
         let config = GateConfig { limits, site: authority.site().clone() };
@@ -103,6 +106,14 @@ impl Rig {
         }));
         let stop = Some(stop);
         Self { authority, address, broker, handle, tls_settings: tls, documents, inbound, stop, running, dir }
+    }
+
+    /// Another broker, gate and authority from what is kept: the files and the documents.
+    pub async fn restart(&mut self) {
+        self.stop().await;
+        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
+        let authority = Authority::load(dir.path()).unwrap();
+        *self = Self::over(dir, authority, self.documents.clone(), Limits::default(), 1024).await;
     }
 
     pub async fn stop(&mut self) {
@@ -286,13 +297,14 @@ impl Rig {
         format!("{}{}", text(&output.stdout), text(&output.stderr)).lines().map(str::to_owned).collect()
     }
 
-    /// Starts `mosquitto_sub`, waits until it is subscribed, and leaves it to collect payloads.
+    /// Starts `mosquitto_sub`, waits until it is subscribed, and leaves it to collect payloads. For the first consumer of a rig:
+    /// others' snapshots would be taken for its own.
     pub async fn mosquitto_sub_started(&mut self, name: &str, arguments: &[&str]) -> JoinHandle<Vec<String>> {
-        let before = self.documents.reads.load(Ordering::SeqCst);
+        assert_eq!(self.documents.reads.load(Ordering::SeqCst), 0, "the first consumer");
         let mut command = self.mosquitto_command(Role::Consumer(consumer(name)), "localhost", arguments);
         let child = command.stdout(Stdio::piped()).spawn().unwrap();
         // Retained documents are read when the subscription stands.
-        self.until(|rig| rig.documents.reads.load(Ordering::SeqCst) > before).await;
+        self.until(|rig| rig.documents.reads.load(Ordering::SeqCst) > 0).await;
         tokio::spawn(async move {
             let output = child.wait_with_output().await.unwrap();
             String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
