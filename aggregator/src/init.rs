@@ -130,7 +130,7 @@ pub fn server_names(config: &Config, state_dir: &Path) -> Vec<String> {
 fn make_token() -> Result<Zeroizing<String>, InitError> {
     let mut random = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *random).map_err(InitError::Random)?;
-    Ok(Zeroizing::new(format!("pkt_{}", BASE64_URL_SAFE_NO_PAD.encode(&*random))))
+    Ok(Zeroizing::new(format!("pkt_{}", BASE64_URL_SAFE_NO_PAD.encode(*random))))
 }
 
 /// Stores the token's hash, in place of those that an interrupted `init` left and nobody was told.

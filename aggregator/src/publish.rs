@@ -63,7 +63,7 @@ impl Retained for Documents {
         }
         if wanted.branch("alert") {
             for alert in view.alerts.values().filter(|alert| alert.state == AlertState::Firing) {
-                found.add(&Public::Alert(alert.id.clone()), || Arc::clone(alert));
+                found.add(&Public::Alert(alert.id.clone()), || &**alert);
             }
         }
         if wanted.branch("status") {

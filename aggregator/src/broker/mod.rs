@@ -30,7 +30,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use picket_common::id::{AgentId, ConsumerId};
 use picket_common::wire::topic::{Channel, internal};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tracing::{debug, error, warn};
 
 pub use seat::{AgentSeat, ConsumerSeat, Cut, Delivery, Link, Qos};
@@ -170,19 +170,20 @@ impl Broker {
 
     /// Ends what [`Broker::seat_agent`] began: hands over the will, then the news that it is gone, unless a newer connection
     /// has the seat.
-    pub async fn unseat_agent(&self, seat: AgentSeat, link: Link, will: Option<Bytes>) {
+    /// `cut` is the connection's [`Link::cut`]: its drop at the end tells the next connection to begin.
+    pub async fn unseat_agent(&self, seat: &AgentSeat, cut: watch::Receiver<Option<Cut>>, will: Option<Bytes>) {
         let agent = seat.agent().clone();
         if let Some(payload) = will
             && self.hand_over(Inbound::Message { agent: agent.clone(), channel: Channel::Gone, payload }).await.is_err()
         {
             debug!(%agent, "will not handed over, the core has stopped");
         }
-        // Said while still seated: a newer connection waits until `link` is dropped, so its hello comes after this.
-        if self.0.agents.is_current(&seat) && self.hand_over(Inbound::Disconnected { agent: agent.clone() }).await.is_err() {
+        // Said while still seated: a newer connection waits until `cut` is dropped, so its hello comes after this.
+        if self.0.agents.is_current(seat) && self.hand_over(Inbound::Disconnected { agent: agent.clone() }).await.is_err() {
             debug!(%agent, "disconnection not handed over, the core has stopped");
         }
-        self.0.agents.remove(&seat);
-        drop(link);
+        self.0.agents.remove(seat);
+        drop(cut);
     }
 
     /// Seats a connection of a consumer; the same consumer with the same client id cuts its older connection. `None` when the
@@ -200,12 +201,11 @@ impl Broker {
         self.0.inbound.send(inbound).await.map_err(|_| BrokerError::Closed)
     }
 
-    /// All retained documents matching one of `filters`.
-    pub async fn retained(&self, filters: Vec<String>) -> Vec<(String, Bytes)> {
+    /// All retained documents matching `filter`.
+    pub async fn retained(&self, filter: String) -> Vec<(String, Bytes)> {
         let Ok(_permit) = self.0.snapshots.clone().acquire_owned().await else { return Vec::new() };
         let retained = self.0.retained.clone();
-        let read = move || filters.iter().flat_map(|filter| retained.matching(filter)).collect();
-        tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| {
+        tokio::task::spawn_blocking(move || retained.matching(&filter)).await.unwrap_or_else(|error| {
             warn!(%error, "retained documents could not be read");
             Vec::new()
         })

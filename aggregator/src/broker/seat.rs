@@ -198,6 +198,12 @@ pub struct ConsumerSeat {
 }
 
 impl ConsumerSeat {
+    /// Whose it is.
+    #[must_use]
+    pub fn consumer(&self) -> &ConsumerId {
+        &self.state.consumer
+    }
+
     /// Has what matches `filter` delivered from now on; `false` when there are too many subscriptions.
     #[must_use]
     pub fn subscribe(&self, filter: &str, qos: Qos) -> bool {

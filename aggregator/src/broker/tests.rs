@@ -79,7 +79,7 @@ async fn agents_hear_only_what_they_subscribed_to_while_connected() {
     assert_eq!(&*link.queue.recv().await.unwrap().topic, "picket/v1/i/r07/cmd");
     while tell(Channel::Cmd) {}
     assert_eq!(*link.cut.borrow(), Some(Cut::TooSlow));
-    broker.unseat_agent(seat, link, None).await;
+    broker.unseat_agent(&seat, link.cut, None).await;
     assert!(!tell(Channel::Cmd) && !broker.is_connected(&agent));
 }
 
@@ -90,12 +90,12 @@ async fn last_words_come_before_the_next_connection() {
     let (old, old_link) = broker.seat_agent(&agent);
     let (new, new_link) = broker.seat_agent(&agent);
     assert_eq!(*old_link.cut.borrow(), Some(Cut::TakenOver));
-    let leaving = broker.unseat_agent(old, old_link, Some(Bytes::from_static(b"will")));
+    let leaving = broker.unseat_agent(&old, old_link.cut, Some(Bytes::from_static(b"will")));
     let (_, ()) = tokio::join!(leaving, new.predecessor_gone());
     let will = Inbound::Message { agent: agent.clone(), channel: Channel::Gone, payload: Bytes::from_static(b"will") };
     assert_eq!(inbound.try_recv(), Ok(will));
     assert!(inbound.try_recv().is_err(), "taken over is not disconnected");
-    broker.unseat_agent(new, new_link, None).await;
+    broker.unseat_agent(&new, new_link.cut, None).await;
     assert_eq!(inbound.try_recv(), Ok(Inbound::Disconnected { agent }));
 }
 

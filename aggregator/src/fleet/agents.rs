@@ -120,7 +120,6 @@ impl Fleet {
             self.counters.old_session += 1;
             return;
         }
-        link.session = None;
         link.gone = Some(gone.session);
         self.lose(agent, now);
     }
@@ -157,7 +156,7 @@ impl Fleet {
         });
         self.seen(agent, now);
         if !was_connected {
-            self.agent_event(agent, true, now);
+            self.agent_event(agent, true, Some(session), now);
         }
         self.draft.presence.insert(agent.clone());
         let caught_up = self.acked(agent) >= next.saturating_sub(1);
@@ -196,9 +195,7 @@ impl Fleet {
 
     fn lose(&mut self, agent: &AgentId, now: Now) {
         let was_connected = self.view.presence.get(agent).is_some_and(|presence| presence.connected);
-        if let Some(link) = self.links.get_mut(agent) {
-            link.session = None;
-        }
+        let session = self.links.get_mut(agent).and_then(|link| link.session.take());
         self.edit_presence(agent, |presence| {
             presence.connected = false;
             presence.caught_up = false;
@@ -208,7 +205,7 @@ impl Fleet {
         let flipped = self.restale_all(agent);
         // After a restart nobody was heard yet: fresh hosts show that the agent was, before.
         if was_connected || flipped {
-            self.agent_event(agent, false, now);
+            self.agent_event(agent, false, session, now);
         }
     }
 
@@ -328,5 +325,101 @@ impl Fleet {
         self.edit_host(host, |row| row.enablement += 1);
         self.touch(&row);
         self.set_power(&row, PowerState::Unknown, Cause::Poll, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use picket_common::wire::assign::Assign;
+
+    use super::super::json::{agent_json, host_json};
+    use super::super::testing::*;
+    use super::*;
+
+    fn presence(world: &World) -> Presence {
+        (**world.fleet.view().presence.values().next().unwrap()).clone()
+    }
+
+    #[test]
+    fn a_hello_is_answered() {
+        let mut world = World::of(2);
+        world.event_kinds();
+        world.hello("r1", 1, 1);
+        assert_eq!(world.replies(), [Reply::Clock { nonce: 5, at: world.wire_now() }, Reply::Resend { boot: journal(1), from: 1 }]);
+        assert!(matches!(&world.assigns("r1")[..], [Assign::Part(part)] if part.hosts.len() == 2));
+        assert_eq!(world.event_kinds(), ["io.picket.agent.connected.v1 r1"]);
+        let generation = world.fleet.view().agents.values().next().unwrap().generation;
+        world.hello_with("r1", 2, 1, 1, Some(generation));
+        assert!(world.assigns("r1").is_empty(), "it has it");
+        assert!(world.replies().contains(&Reply::Ack { boot: journal(1), up_to: 0 }));
+        assert!(world.event_kinds().is_empty(), "it was not away");
+        let json = agent_json(&world.fleet.view(), world.fleet.view().agents.values().next().unwrap());
+        assert_eq!((json.connected, json.up_to_date, json.hosts, json.version.as_deref()), (true, true, 2, Some("0.1.0")));
+    }
+
+    #[test]
+    fn a_heartbeat_mends() {
+        let mut world = World::running(1);
+        world.pass(3);
+        world.heartbeat("r1", 1, &[], |heartbeat| heartbeat.generation = None);
+        assert_eq!(world.assigns("r1").len(), 1, "an assignment was lost");
+        world.pass(1);
+        world.heartbeat("r1", 1, &[], |heartbeat| heartbeat.generation = None);
+        assert!(world.assigns("r1").is_empty(), "not that fast");
+        let has_resend = |world: &World| world.replies().contains(&Reply::Resend { boot: journal(1), from: 1 });
+        world.heartbeat("r1", 1, &[], |heartbeat| heartbeat.next = 3);
+        assert!(!has_resend(&world));
+        world.pass(2);
+        world.heartbeat("r1", 1, &[], |heartbeat| heartbeat.next = 3);
+        assert!(has_resend(&world), "nothing came for five seconds");
+        assert_eq!(world.replies().first(), Some(&Reply::Clock { nonce: 6, at: world.wire_now() }));
+    }
+
+    #[test]
+    fn connections() {
+        let mut world = World::running(1);
+        world.heartbeat("r1", 9, &[], |_| {});
+        assert!(world.effects.is_empty(), "an older or a cloned connection");
+        assert_eq!(world.fleet.counters().old_session, 1);
+        world.apply(super::super::Event::Disconnected(id("r1")));
+        assert!(presence(&world).connected, "not lost yet");
+        world.pass(14);
+        assert!(!world.power("h1").stale);
+        world.pass(1);
+        assert!(!presence(&world).connected && world.power("h1").stale);
+        world.heartbeat("r1", 2, &[], |_| {});
+        assert!(presence(&world).connected && !world.power("h1").stale, "as good as a hello");
+        world.gone("r1", 2);
+        world.heartbeat("r1", 2, &[], |_| {});
+        assert!(!presence(&world).connected, "a late word of a connection that is gone");
+    }
+
+    #[test]
+    fn hosts_are_fresh_when_all_that_was_outstanding_has_come() {
+        let mut world = World::running(1);
+        world.gone("r1", 1);
+        world.hello_with("r1", 2, 1, 3, None);
+        assert!(world.power("h1").stale);
+        world.report("r1", vec![world.power_report("h1", PowerState::On)]);
+        assert!(world.power("h1").stale);
+        world.report("r1", vec![world.power_report("h1", PowerState::Off)]);
+        assert!(!world.power("h1").stale);
+    }
+
+    #[test]
+    fn fresh_at_is_the_last_word_that_did_not_name_the_host() {
+        let mut world = World::running(1);
+        let vouched = world.now.wall;
+        let fresh_at = |world: &World| {
+            let view = world.fleet.view();
+            host_json(&view, view.hosts.values().next().unwrap()).fresh_at
+        };
+        for _ in 0..2 {
+            world.pass(5);
+            world.heartbeat("r1", 1, &["h1"], |_| {});
+            assert_eq!(fresh_at(&world), Some(vouched));
+        }
+        world.settle("r1", 1);
+        assert_eq!(fresh_at(&world), Some(world.now.wall));
     }
 }

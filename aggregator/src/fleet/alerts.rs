@@ -130,3 +130,56 @@ impl Fleet {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use picket_common::command::ErrorClass;
+
+    use super::super::testing::*;
+    use super::*;
+
+    #[test]
+    fn one_alert_per_cause_with_the_true_cause() {
+        let error =
+            BmcError { driver: "ipmi".into(), class: ErrorClass::Auth, code: "0x02".into(), text: "unauthorized name".into() };
+        let mut world = World::running(1);
+        world.event_kinds();
+        let topic = |kind: &str| Public::Alert(format!("{kind}.h1"));
+        for (management, firing, kinds) in [
+            (Management::Degraded, None, &["management.changed"][..]),
+            (Management::AuthBlocked, Some("bmc-auth-failed"), &["management.changed", "alert.firing"]),
+            (Management::AuthBlocked, Some("bmc-auth-failed"), &["management.changed"]),
+            (Management::Lost, Some("bmc-lost"), &["management.changed", "alert.firing", "alert.resolved"]),
+            (Management::Reachable, None, &["management.changed", "alert.resolved"]),
+            (Management::Lost, Some("bmc-lost"), &["management.changed", "alert.firing"]),
+        ] {
+            world.pass(1);
+            world.settle("r1", 1);
+            world.report("r1", vec![world.management_report("h1", management, Some(error.clone()))]);
+            for kind in ["bmc-lost", "bmc-auth-failed"] {
+                assert_eq!(world.retained.contains_key(&topic(kind)), firing == Some(kind), "{management} {kind}");
+            }
+            let wanted: Vec<_> = kinds.iter().map(|kind| format!("io.picket.{kind}.v1 h1")).collect();
+            assert_eq!(world.event_kinds(), wanted, "{management}");
+        }
+        let view = world.fleet.view();
+        let alert = &view.alerts["bmc-lost.h1"];
+        assert_eq!(alert.summary, "the BMC of h1 does not answer: ipmi: unauthorized name (0x02)");
+        assert_eq!(alert.bmc_error, Some(error));
+        world.enable("h1", false);
+        assert_eq!(world.fleet.view().alerts["bmc-lost.h1"].state, AlertState::Resolved);
+        assert!(!world.retained.contains_key(&topic("bmc-lost")));
+        world.pass(25 * 3600);
+        assert!(world.fleet.view().alerts.is_empty());
+    }
+
+    #[test]
+    fn alike_for_the_first_and_the_last_of_many() {
+        let mut world = World::running(300);
+        let reports = (1..=256).map(|n| world.management_report(&format!("h{n}"), Management::AuthBlocked, None)).collect();
+        world.report("r1", reports);
+        let reports = (257..=300).map(|n| world.management_report(&format!("h{n}"), Management::AuthBlocked, None)).collect();
+        world.report("r1", reports);
+        assert_eq!(world.fleet.view().alerts.len(), 300);
+    }
+}

@@ -354,3 +354,200 @@ fn accepts(part: &OperationHostRow) -> bool {
 fn done_line(operation_id: OperationId, outcome: &Outcome) -> HistoryWhat {
     HistoryWhat::OperationDone { operation_id, result: outcome.as_str().into(), detail: json::outcome_detail(outcome) }
 }
+
+#[cfg(test)]
+mod tests {
+    use picket_common::api;
+
+    use super::super::request::Gate;
+    use super::super::testing::*;
+    use super::super::{Request, view};
+    use super::*;
+
+    fn shown(world: &World, n: u128) -> (OperationState, Option<String>) {
+        let json = json::operation_json(&world.fleet.view().operations[&operation(n)]);
+        let api::OperationHost { state, result, .. } = json.hosts[0].clone();
+        (state, result)
+    }
+
+    fn ended(result: &str) -> (OperationState, Option<String>) {
+        (OperationState::Done, Some(result.into()))
+    }
+
+    fn sent(world: &World) -> usize {
+        world.commands().iter().filter(|command| matches!(command, Command::Power(_))).count()
+    }
+
+    const SENT: (OperationState, Option<String>) = (OperationState::Sent, None);
+
+    #[test]
+    fn refusals_in_their_order() {
+        use super::super::request::HostSpec;
+        let mut world = World::running(1);
+        let order = |world: &mut World, host: &str| world.order(1, host, PowerOperation::Off).err();
+        assert!(matches!(order(&mut world, "h9"), Some(Rejection::NotFound { kind: "host", .. })));
+        let with_password = |address: &str| {
+            let mut bmc = ipmi(address);
+            bmc.password = Some(sealed(1));
+            spec("c1", "r1", Some(bmc))
+        };
+        world.ask(Request::PutHost(id("pw"), with_password("10.0.0.9"))).unwrap();
+        world.enable("pw", true);
+        world.ask(Request::PutHost(id("bare"), HostSpec { bmc: Some(ipmi("10.0.0.8")), ..spec("c1", "r1", None) })).unwrap();
+        world.enable("bare", true);
+        world.ask(Request::PutHost(id("bare"), spec("c1", "r1", None))).unwrap();
+        assert_eq!(order(&mut world, "bare"), Some(Rejection::Refused(Refusal::HostNotConfigured)));
+        world.join("r1", "r1", 2);
+        assert_eq!(order(&mut world, "pw"), Some(Rejection::Refused(Refusal::PasswordNeeded)));
+        world.ground("z1", "c1", "r2");
+        world.ask(Request::PutHost(id("alone"), spec("c1", "r2", Some(ipmi("10.0.0.7"))))).unwrap();
+        world.enable("alone", true);
+        assert_eq!(order(&mut world, "alone"), Some(Rejection::Refused(Refusal::RackWithoutAgent)));
+        for timeout in [0, 3601] {
+            let request = Request::Power {
+                id: operation(1),
+                host: id("h1"),
+                operation: PowerOperation::On,
+                timeout: Some(timeout),
+                reason: None,
+                on_if_off: false,
+            };
+            assert!(matches!(world.ask(request), Err(Rejection::Invalid { field: "timeout", .. })));
+        }
+        for n in 1..=16 {
+            world.order(n, "h1", PowerOperation::Status).unwrap();
+        }
+        let busy = world.order(17, "h1", PowerOperation::Status).err();
+        assert_eq!(busy, Some(Rejection::Refused(Refusal::Busy)));
+        world.report("r1", vec![world.progress(3, "h1", Progress::Done(Outcome::Changed))]);
+        world.order(17, "h1", PowerOperation::Status).unwrap();
+    }
+
+    #[test]
+    fn from_order_to_result() {
+        let mut world = World::running(1);
+        assert!(matches!(world.order(1, "h1", PowerOperation::Off), Ok(Answer::Accepted(id)) if id == operation(1)));
+        let Command::Power(command) = world.commands().remove(0) else { panic!() };
+        let view = world.fleet.view();
+        let (host, agent, rack) =
+            (view.hosts.values().next().unwrap(), view.agents.values().next().unwrap(), view.racks.values().next().unwrap());
+        assert_eq!(
+            (command.enablement, command.generation, command.epoch, command.deadline),
+            (host.enablement, agent.generation, rack.epoch, world.now.after(Duration::from_secs(60)).wall.into())
+        );
+        assert_eq!(shown(&world, 1), SENT);
+        world.report("r1", vec![world.progress(1, "h1", Progress::Admitted)]);
+        assert_eq!(shown(&world, 1), (OperationState::Admitted, None));
+        world.event_kinds();
+        world.report("r1", vec![world.progress(1, "h1", Progress::Done(Outcome::Changed))]);
+        assert_eq!(shown(&world, 1), ended("changed"));
+        assert_eq!(world.event_kinds(), ["io.picket.operation.done.v1 h1"]);
+        let lines = world.history_of("h1");
+        assert!(matches!(
+            &lines[lines.len() - 2..],
+            [HistoryWhat::OperationAccepted { .. }, HistoryWhat::OperationDone { result, .. }] if result == "changed"
+        ));
+        world.pass(200);
+        assert_eq!(shown(&world, 1), ended("changed"), "its timers find it done");
+    }
+
+    #[test]
+    fn an_absent_agent_gets_it_when_it_is_back_or_it_expires() {
+        let mut world = World::running(1);
+        world.gone("r1", 1);
+        world.order(1, "h1", PowerOperation::On).unwrap();
+        assert_eq!((sent(&world), shown(&world, 1)), (0, (OperationState::Accepted, None)));
+        world.hello("r1", 2, 1);
+        assert_eq!((sent(&world), shown(&world, 1)), (1, SENT));
+        world.hello("r1", 3, 1);
+        assert_eq!(sent(&world), 1, "it may not have reached it: the agent knows what it has seen");
+        world.report("r1", vec![world.progress(1, "h1", Progress::Admitted)]);
+        world.hello("r1", 4, 1);
+        assert_eq!(sent(&world), 0);
+        world.gone("r1", 4);
+        world.order(2, "h1", PowerOperation::On).unwrap();
+        world.pass(59);
+        assert_eq!(shown(&world, 2), (OperationState::Accepted, None));
+        world.pass(1);
+        assert_eq!(shown(&world, 2), ended("expired"));
+        world.hello("r1", 5, 1);
+        assert_eq!(sent(&world), 0);
+    }
+
+    #[test]
+    fn no_result_is_unknown_until_a_late_one_comes() {
+        let mut world = World::running(1);
+        world.order(1, "h1", PowerOperation::Cycle).unwrap();
+        world.pass(119);
+        assert_eq!(shown(&world, 1), SENT);
+        world.pass(1);
+        assert_eq!(shown(&world, 1), ended("unknown"));
+        world.report("r1", vec![world.progress(1, "h1", Progress::Done(Outcome::Changed))]);
+        assert_eq!(shown(&world, 1), ended("changed"));
+        world.report("r1", vec![world.progress(1, "h1", Progress::Done(Outcome::Unchanged))]);
+        assert_eq!(shown(&world, 1), ended("changed"), "only once");
+        world.report("r1", vec![world.progress(9, "h1", Progress::Done(Outcome::Unchanged))]);
+        assert_eq!(world.fleet.counters().unknown_operation, 1);
+    }
+
+    #[test]
+    fn deadlines_survive_a_restart() {
+        let mut world = World::running(1);
+        world.gone("r1", 1);
+        world.order(1, "h1", PowerOperation::On).unwrap();
+        world.now = world.now.after(Duration::from_secs(30));
+        world.restart();
+        world.pass(29);
+        assert_eq!(shown(&world, 1), (OperationState::Accepted, None));
+        world.pass(1);
+        assert_eq!(shown(&world, 1), ended("expired"));
+    }
+
+    #[test]
+    fn taking_back() {
+        let mut world = World::running(1);
+        let cancel = |world: &mut World, n| world.ask(Request::CancelOperation(operation(n)));
+        assert!(matches!(cancel(&mut world, 9), Err(Rejection::NotFound { kind: "operation", .. })));
+        world.order(1, "h1", PowerOperation::On).unwrap();
+        cancel(&mut world, 1).unwrap();
+        assert!(matches!(world.commands()[..], [Command::Cancel { .. }]));
+        assert_eq!(shown(&world, 1), SENT, "the agent says what came of it");
+        world.hello("r1", 2, 1);
+        assert!(matches!(world.commands()[..], [Command::Cancel { .. }]), "not the order again");
+        world.report("r1", vec![world.progress(1, "h1", Progress::Done(Outcome::Cancelled))]);
+        assert_eq!(shown(&world, 1), ended("cancelled"));
+        assert!(matches!(cancel(&mut world, 1), Err(Rejection::TooLate(_))));
+        world.order(2, "h1", PowerOperation::On).unwrap();
+        world.report("r1", vec![world.progress(2, "h1", Progress::Admitted)]);
+        assert!(matches!(cancel(&mut world, 2), Err(Rejection::TooLate(_))));
+        world.gone("r1", 2);
+        world.order(3, "h1", PowerOperation::On).unwrap();
+        cancel(&mut world, 3).unwrap();
+        assert_eq!(shown(&world, 3), ended("cancelled"));
+    }
+
+    #[test]
+    fn closing_a_gate_refuses_what_was_not_sent() {
+        let mut world = World::running(1);
+        world.order(1, "h1", PowerOperation::On).unwrap();
+        world.gone("r1", 1);
+        world.order(2, "h1", PowerOperation::On).unwrap();
+        world.ask(Request::SetOobm(Gate::Cluster(id("c1")), false)).unwrap();
+        assert_eq!(shown(&world, 1), SENT);
+        let operation = json::operation_json(&world.fleet.view().operations[&operation(2)]);
+        assert_eq!(operation.hosts[0].refusal.as_deref(), Some("cluster-disabled"));
+        assert!(operation.done);
+    }
+
+    #[test]
+    fn old_operations_go() {
+        let mut world = World::running(1);
+        world.order(1, "h1", PowerOperation::On).unwrap();
+        world.report("r1", vec![world.progress(1, "h1", Progress::Done(Outcome::Changed))]);
+        world.pass(24 * 3600 - 1000);
+        assert!(world.rows.contains_key(&view::RowKey::Operation(operation(1))));
+        world.pass(2000);
+        assert!(!world.rows.contains_key(&view::RowKey::Operation(operation(1))));
+        assert!(world.fleet.view().operations.is_empty());
+    }
+}

@@ -197,3 +197,167 @@ impl Fleet {
         self.restale(&host.id);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use picket_common::wire::assign::Assign;
+
+    use super::super::testing::*;
+    use super::super::{Event, Request};
+    use super::*;
+
+    fn set(world: &mut World, gate: Gate, open: bool) {
+        world.ask(Request::SetOobm(gate, open)).unwrap();
+    }
+
+    #[test]
+    fn the_grid_of_zone_cluster_and_host() {
+        for bits in 0..8_u8 {
+            let [zone, cluster, host] = [bits & 4 != 0, bits & 2 != 0, bits & 1 != 0];
+            let mut world = World::of(1);
+            set(&mut world, Gate::Host(id("h1")), true);
+            set(&mut world, Gate::Zone(id("z1")), zone);
+            set(&mut world, Gate::Cluster(id("c1")), cluster);
+            set(&mut world, Gate::Host(id("h1")), host);
+            let view = world.fleet.view();
+            let row = view.hosts.values().next().unwrap();
+            let wanted = match (zone, cluster, host) {
+                (false, ..) => Some(Refusal::ZoneDisabled),
+                (_, false, _) => Some(Refusal::ClusterDisabled),
+                (.., false) => Some(Refusal::HostDisabled),
+                _ => None,
+            };
+            assert_eq!(refusal(&view, row), wanted);
+            assert_eq!(row.oobm, Some(host), "flags do not cascade");
+            let power = if wanted.is_none() { PowerState::Unknown } else { PowerState::Disabled };
+            assert_eq!(world.power("h1").power, power);
+            let ordered = world.order(1, "h1", picket_common::power::PowerOperation::On);
+            assert_eq!(ordered.err(), wanted.map(Rejection::Refused));
+        }
+    }
+
+    #[test]
+    fn a_scope_takes_all_its_hosts_along_and_gives_back_what_was() {
+        let mut world = World::running(3);
+        world.ask(Request::PutHost(id("bare"), spec("c1", "r1", None))).unwrap();
+        world.enable("h3", false);
+        let generation = |world: &World| world.fleet.view().agents.values().next().unwrap().generation.counter;
+        let before = generation(&world);
+        world.event_kinds();
+        set(&mut world, Gate::Zone(id("z1")), false);
+        assert_eq!(generation(&world), before + 1, "one assignment for all");
+        let states = |world: &World| ["h1", "h2", "h3", "bare"].map(|host| world.power(host).power);
+        assert_eq!(states(&world), [PowerState::Disabled; 4]);
+        assert_eq!(
+            world.event_kinds(),
+            [
+                "io.picket.power.changed.v1 h1",
+                "io.picket.enablement.changed.v1 h1",
+                "io.picket.power.changed.v1 h2",
+                "io.picket.enablement.changed.v1 h2"
+            ]
+        );
+        let lines = world.history.len();
+        set(&mut world, Gate::Zone(id("z1")), false);
+        assert_eq!((world.records, world.effects.len(), world.history.len()), (0, 0, lines), "again changes nothing");
+        set(&mut world, Gate::Zone(id("z1")), true);
+        assert_eq!(states(&world), [PowerState::Unknown, PowerState::Unknown, PowerState::Disabled, PowerState::Disabled]);
+        let what = world.history_of("h1");
+        let old = PowerState::Disabled;
+        let wanted = HistoryWhat::Power { old, new: PowerState::Unknown, cause: Cause::Enablement, bmc_error: None };
+        assert_eq!(what.last(), Some(&wanted));
+    }
+
+    #[test]
+    fn the_agent_hears_a_difference_and_starts_anew() {
+        let mut world = World::running(2);
+        let before = world.fleet.view().hosts.values().next().unwrap().enablement;
+        world.ask(Request::SetOobm(Gate::Host(id("h1")), false)).unwrap();
+        let assigns = world.assigns("r1");
+        let [Assign::Delta(delta)] = &assigns[..] else { panic!("{assigns:?}") };
+        assert_eq!(delta.generation.counter, delta.base.counter + 1);
+        assert_eq!(delta.upsert.len(), 1);
+        assert_eq!((delta.upsert[0].refusal, delta.upsert[0].enablement), (Some(Refusal::HostDisabled), before + 1));
+        world.enable("h1", true);
+        assert_eq!(world.fleet.view().hosts.values().next().unwrap().enablement, before + 2);
+    }
+
+    #[test]
+    fn rejections() {
+        let mut world = World::of(0);
+        world.ask(Request::PutHost(id("bare"), spec("c1", "r1", None))).unwrap();
+        let gates = [Gate::Zone(id("z9")), Gate::Cluster(id("c9")), Gate::Host(id("h9"))];
+        for gate in gates {
+            assert!(matches!(world.ask(Request::SetOobm(gate, true)), Err(Rejection::NotFound { .. })));
+        }
+        let refused = world.ask(Request::SetOobm(Gate::Host(id("bare")), true));
+        assert_eq!(refused.err(), Some(Rejection::Refused(Refusal::HostNotConfigured)));
+    }
+
+    #[test]
+    fn stale_flips_are_published_once_each() {
+        let mut world = World::running(2);
+        let stale = |world: &World| ["h1", "h2"].map(|host| world.power(host).stale);
+        let published = |world: &World| {
+            let retained = |effect: &&super::super::Effect| {
+                matches!(effect, super::super::Effect::Retain(picket_common::wire::topic::Public::State(..), _))
+            };
+            world.effects.iter().filter(retained).count()
+        };
+        assert_eq!(stale(&world), [false, false]);
+        world.heartbeat("r1", 1, &["h2", "h9"], |_| {});
+        assert_eq!((stale(&world), published(&world)), ([false, true], 1));
+        world.heartbeat("r1", 1, &["h2"], |_| {});
+        assert_eq!(published(&world), 0);
+        world.heartbeat("r1", 1, &[], |_| {});
+        assert_eq!((stale(&world), published(&world)), ([false, false], 1));
+        world.enable("h2", false);
+        world.pass(14);
+        assert_eq!(stale(&world), [false, false]);
+        world.pass(1);
+        assert_eq!(stale(&world), [true, false], "nobody needs to vouch for Disabled");
+        assert_eq!(world.power("h1").power, PowerState::Unknown);
+        world.hello("r1", 2, 1);
+        assert_eq!(stale(&world), [false, false]);
+        world.gone("r1", 1);
+        assert_eq!(stale(&world), [false, false], "the will of an older connection");
+        world.gone("r1", 2);
+        assert_eq!(stale(&world), [true, false], "its own will: at once");
+    }
+
+    #[test]
+    fn a_row_that_contradicts_its_gates_is_repaired() {
+        let world = World::running(2);
+        let mut rows = world.rows.clone();
+        for row in rows.values_mut() {
+            if let Row::Host(host) = row
+                && host.id.as_str() == "h1"
+            {
+                host.oobm = Some(false);
+            }
+        }
+        rows.remove(&super::super::view::RowKey::Power(id("h2")));
+        let (fleet, records) = Fleet::new(STORE, super::super::view::Settings::default(), rows.into_values(), 50);
+        let view = fleet.view();
+        let states: Vec<_> = view.power.values().map(|row| row.power).collect();
+        assert_eq!(states, [PowerState::Disabled, PowerState::Unknown]);
+        assert_eq!(records.len(), 5, "two hosts, two states, one agent: {records:?}");
+        let other = uuid::Uuid::from_u128(9);
+        let (fleet, records) = Fleet::new(other, super::super::view::Settings::default(), world.rows.into_values(), 50);
+        assert_eq!(fleet.view().agents.values().next().unwrap().generation.store, other, "a restored backup is another store");
+        assert_eq!(records.len(), 1);
+    }
+
+    #[test]
+    fn a_restart_gives_agents_time_before_it_calls_them_lost() {
+        let mut world = World::running(1);
+        world.restart();
+        assert_eq!(world.fleet.next_wake(), Some(std::time::Duration::ZERO));
+        world.apply(Event::Tick);
+        assert!(!world.power("h1").stale);
+        world.event_kinds();
+        world.pass(16);
+        assert!(world.power("h1").stale);
+        assert_eq!(world.event_kinds(), ["io.picket.agent.lost.v1 r1"]);
+    }
+}

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use picket_common::api::{CloudEvent, EventData, EventWhat, HistoryEntry, HistoryWhat};
 use picket_common::clock::Now;
 use picket_common::id::{AgentId, HostId};
+use picket_common::wire::Session;
 use picket_common::wire::topic::Public;
 
 use super::view::HostRow;
@@ -87,11 +88,12 @@ impl Fleet {
     }
 
     /// Publishes that an agent was heard again or lost. On MQTT the retained presence document says so.
-    pub(super) fn agent_event(&mut self, agent: &AgentId, connected: bool, now: Now) {
+    pub(super) fn agent_event(&mut self, agent: &AgentId, connected: bool, session: Option<Session>, now: Now) {
         let (kind, word) = if connected { (Kind::AgentConnected, "connected") } else { (Kind::AgentLost, "lost") };
+        let session = session.map_or(uuid::Uuid::nil(), |session| session.0).simple();
         let event = CloudEvent {
             specversion: "1.0".into(),
-            id: self.own_id(format_args!("{agent}:{word}:{}", now.wall.as_microsecond())),
+            id: self.own_id(format_args!("{agent}:{word}:{session}:{}", now.wall.as_microsecond())),
             source: format!("/agent/{agent}"),
             kind: kind.of_type().into(),
             subject: agent.to_string(),

@@ -136,3 +136,78 @@ impl Fleet {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use picket_common::command::Refusal;
+    use picket_common::power::PowerState;
+    use picket_common::wire::assign::Assign;
+
+    use super::super::testing::*;
+    use super::super::{Request, json, refusal};
+    use super::*;
+
+    #[test]
+    fn tokens() {
+        let mut world = World::of(0);
+        assert!(matches!(world.token("t", "r9", "r9"), Err(Rejection::NotFound { kind: "rack", .. })));
+        assert!(matches!(world.use_token("t", "csr", 2), Err(Rejection::NotFound { kind: "token", .. })));
+        world.token("t", "r1", "r1").unwrap();
+        let certificate = |answer| match answer {
+            Ok(Answer::Joined { certificate, .. }) => certificate,
+            other => panic!("{other:?}"),
+        };
+        let first = certificate(world.use_token("t", "csr", 2));
+        world.pass(10);
+        let again = certificate(world.use_token("t", "csr", 2));
+        assert_eq!(first, again, "a lost answer must not burn the token");
+        assert_eq!(world.records, 0);
+        assert_eq!(world.use_token("t", "other", 2).err(), Some(Rejection::TokenUsed));
+        world.token("u", "r1", "r1").unwrap();
+        world.now = world.now.after(Duration::from_secs(3601));
+        assert!(matches!(world.use_token("u", "csr", 2), Err(Rejection::TokenExpired(_))));
+        world.token("v", "r1", "r1").unwrap();
+        assert_eq!(world.fleet.view().join_tokens.len(), 1, "expired ones go");
+    }
+
+    #[test]
+    fn another_agent_takes_the_rack_over() {
+        let mut world = World::running(1);
+        world.report("r1", vec![world.power_report("h1", PowerState::On)]);
+        let epoch = |world: &World| world.fleet.view().racks.values().next().unwrap().epoch;
+        let before = epoch(&world);
+        world.join("new", "r1", 9);
+        assert_eq!(epoch(&world), before + 1);
+        let view = world.fleet.view();
+        assert_eq!(view.racks.values().next().unwrap().agent.as_ref().unwrap().as_str(), "new");
+        let assigns = world.assigns("r1");
+        assert!(matches!(&assigns[..], [Assign::Part(part)] if part.hosts.is_empty() && part.of == 1), "{assigns:?}");
+        let row = world.power("h1");
+        assert_eq!((row.power, row.stale), (PowerState::Unknown, true), "the new one has not read it yet");
+        world.hello("new", 4, 4);
+        assert!(matches!(&world.assigns("new")[..], [Assign::Part(part)] if part.hosts.len() == 1 && part.epoch == before + 1));
+        assert!(!world.power("h1").stale);
+    }
+
+    #[test]
+    fn another_sealing_key_needs_the_passwords_again() {
+        let mut world = World::of(0);
+        let mut bmc = ipmi("10.0.0.1");
+        bmc.password = Some(sealed(1));
+        world.ask(Request::PutHost(id("h1"), spec("c1", "r1", Some(bmc)))).unwrap();
+        world.enable("h1", true);
+        world.join("r1", "r1", 2);
+        let view = world.fleet.view();
+        let host = view.hosts.values().next().unwrap();
+        assert_eq!(refusal(&view, host), Some(Refusal::PasswordNeeded));
+        assert!(!json::host_json(&view, host).bmc.unwrap().password_set);
+        world.hello("r1", 1, 1);
+        let assigns = world.assigns("r1");
+        let [Assign::Part(part)] = &assigns[..] else { panic!() };
+        assert_eq!(part.hosts[0].refusal, Some(Refusal::PasswordNeeded));
+        assert_eq!(part.hosts[0].bmc.as_ref().unwrap().password, None, "what it could not open is not sent");
+        assert!(world.power("h1").stale, "nobody reads it");
+    }
+}

@@ -24,7 +24,7 @@ mod reports;
 pub mod request;
 mod settings;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod view;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -63,7 +63,7 @@ impl Fleet {
                 self.view.hosts.insert(row.id.clone(), Arc::new(row));
             }
             Row::Power(row) => {
-                self.next_sequence = self.next_sequence.max(row.sequence);
+                self.next_sequence = self.next_sequence.max(row.sequence + 1);
                 self.view.power.insert(row.host.clone(), Arc::new(row));
             }
             Row::Operation(row) => {

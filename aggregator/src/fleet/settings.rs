@@ -335,3 +335,171 @@ impl Fleet {
 fn fresh(now: Now) -> u64 {
     now.wall.as_millisecond().unsigned_abs()
 }
+
+#[cfg(test)]
+mod tests {
+    use picket_common::alert::AlertState;
+    use picket_common::command::Outcome;
+    use picket_common::power::{Management, PowerOperation};
+    use picket_common::wire::assign::Assign;
+
+    use super::super::testing::*;
+    use super::super::{Effect, Request};
+    use super::*;
+
+    fn code(answer: Result<Answer, Rejection>) -> &'static str {
+        match answer {
+            Ok(Answer::Done { created: true }) => "created",
+            Ok(_) => "ok",
+            Err(Rejection::NotFound { kind, .. }) => kind,
+            Err(Rejection::InUse { .. }) => "in-use",
+            Err(Rejection::ZoneMismatch(_)) => "zone-mismatch",
+            Err(Rejection::Invalid { field, .. }) => field,
+            Err(Rejection::PasswordNeededAgain(_)) => "again",
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    fn cluster(zone: &str, poll_interval: Option<u64>) -> api::ClusterBody {
+        api::ClusterBody { zone: id(zone), poll_interval, action_timeout: None }
+    }
+
+    #[test]
+    fn places_must_exist_and_agree() {
+        let mut world = World::of(1);
+        world.ground("z2", "c2", "r2");
+        let in_zone = |zone: &str| HostSpec { zone: Some(id(zone)), ..spec("c1", "r1", None) };
+        for (wanted, request) in [
+            ("ok", Request::PutZone(id("z1"), api::ZoneBody {})),
+            ("zone", Request::PutCluster(id("c3"), cluster("z9", None))),
+            ("zone", Request::PutRack(id("r3"), api::RackBody { zone: id("z9") })),
+            ("poll_interval", Request::PutCluster(id("c3"), cluster("z1", Some(0)))),
+            ("poll_interval", Request::PutCluster(id("c3"), cluster("z1", Some(3601)))),
+            ("zone-mismatch", Request::PutCluster(id("c1"), cluster("z2", None))),
+            ("zone-mismatch", Request::PutRack(id("r1"), api::RackBody { zone: id("z2") })),
+            ("ok", Request::PutCluster(id("c2"), cluster("z1", None))),
+            ("ok", Request::PutCluster(id("c2"), cluster("z2", None))),
+            ("cluster", Request::PutHost(id("h2"), spec("c9", "r1", None))),
+            ("rack", Request::PutHost(id("h2"), spec("c1", "r9", None))),
+            ("zone-mismatch", Request::PutHost(id("h2"), spec("c1", "r2", None))),
+            ("zone-mismatch", Request::PutHost(id("h2"), in_zone("z2"))),
+            ("created", Request::PutHost(id("h2"), in_zone("z1"))),
+            ("ok", Request::PutHost(id("h2"), in_zone("z1"))),
+            ("in-use", Request::DeleteZone(id("z1"))),
+            ("in-use", Request::DeleteCluster(id("c1"))),
+            ("in-use", Request::DeleteRack(id("r1"))),
+            ("zone", Request::DeleteZone(id("z9"))),
+            ("cluster", Request::DeleteCluster(id("c9"))),
+            ("rack", Request::DeleteRack(id("r9"))),
+            ("host", Request::DeleteHost(id("h9"))),
+            ("host", Request::PatchHost(id("h9"), HostChange::default())),
+            ("ok", Request::DeleteHost(id("h1"))),
+            ("ok", Request::DeleteHost(id("h2"))),
+            ("ok", Request::DeleteRack(id("r1"))),
+            ("ok", Request::DeleteCluster(id("c1"))),
+            ("ok", Request::DeleteZone(id("z1"))),
+        ] {
+            let name = format!("{request:?}");
+            assert_eq!(code(world.ask(request)), wanted, "{name}");
+        }
+        assert!(world.fleet.view().agents.is_empty(), "an agent goes with its rack");
+    }
+
+    #[test]
+    fn a_patch_changes_what_it_names() {
+        let mut world = World::running(1);
+        let patch = |change| Request::PatchHost(id("h1"), change);
+        let row = |world: &World| (**world.fleet.view().hosts.get(&id::<HostId>("h1")).unwrap()).clone();
+        let before = row(&world);
+        world.ask(patch(HostChange::default())).unwrap();
+        assert_eq!((world.records, world.effects.len()), (0, 0));
+        world.ask(patch(HostChange { maintenance: Some(true), ..HostChange::default() })).unwrap();
+        assert_eq!(row(&world), HostRow { maintenance: true, ..before.clone() });
+        assert!(world.assigns("r1").is_empty(), "nothing the agent needs to know");
+        let bmc = BmcChange { port: Some(6230), ..BmcChange::default() };
+        world.ask(patch(HostChange { bmc: Some(bmc), poll_interval: Some(30), ..HostChange::default() })).unwrap();
+        let assigns = world.assigns("r1");
+        let [Assign::Delta(delta)] = &assigns[..] else { panic!("{assigns:?}") };
+        assert_eq!(delta.upsert[0].poll_interval_ms, 30_000);
+        let bmc = delta.upsert[0].bmc.as_ref().unwrap();
+        assert_eq!((bmc.port, bmc.address.as_str()), (Some(6230), "10.0.0.1"));
+        assert_eq!(bmc.revision, before.bmc.unwrap().revision + 1);
+        let labels = (0..65).map(|n| (n.to_string(), String::new())).collect();
+        assert_eq!(code(world.ask(patch(HostChange { labels: Some(labels), ..HostChange::default() }))), "labels");
+    }
+
+    #[test]
+    fn intervals_host_then_cluster_then_settings() {
+        let mut world = World::running(2);
+        world.ask(Request::PatchHost(id("h1"), HostChange { poll_interval: Some(7), ..HostChange::default() })).unwrap();
+        world.ask(Request::PutCluster(id("c1"), cluster("z1", Some(20)))).unwrap();
+        let assigns = world.assigns("r1");
+        let [Assign::Delta(delta)] = &assigns[..] else { panic!("{assigns:?}") };
+        let intervals: Vec<_> = delta.upsert.iter().map(|host| host.poll_interval_ms).collect();
+        assert_eq!(intervals, [7_000, 20_000]);
+        world.ask(Request::PutCluster(id("c1"), cluster("z1", None))).unwrap();
+        let assigns = world.assigns("r1");
+        let [Assign::Delta(delta)] = &assigns[..] else { panic!("{assigns:?}") };
+        assert_eq!(delta.upsert[1].poll_interval_ms, 10_000);
+    }
+
+    #[test]
+    fn moving_a_host() {
+        let mut world = World::running(2);
+        world.ground("z2", "c2", "r2");
+        world.join("r2", "r2", 2);
+        world.hello("r2", 5, 5);
+        world.settle("r2", 5);
+        world.report(
+            "r1",
+            vec![world.power_report("h1", PowerState::On), world.management_report("h1", Management::Degraded, None)],
+        );
+        let old = Public::State(id("z1"), id("c1"), id("h1"));
+        assert!(world.retained.contains_key(&old));
+        let change = HostChange { cluster: Some(id("c2")), rack: Some(id("r2")), ..HostChange::default() };
+        world.ask(Request::PatchHost(id("h1"), change)).unwrap();
+        assert!(!world.retained.contains_key(&old));
+        assert!(
+            world.effects.iter().any(|effect| matches!(effect, Effect::Retain(topic, body) if *topic == old && body.is_empty()))
+        );
+        assert!(world.retained.contains_key(&Public::State(id("z2"), id("c2"), id("h1"))));
+        let (lost, got) = (world.assigns("r1"), world.assigns("r2"));
+        assert!(
+            matches!(&lost[..], [Assign::Delta(delta)] if delta.remove == [id::<HostId>("h1")] && delta.upsert.is_empty()),
+            "{lost:?}"
+        );
+        assert!(matches!(&got[..], [Assign::Delta(delta)] if delta.upsert.len() == 1), "{got:?}");
+        let row = world.power("h1");
+        assert_eq!((row.power, row.management), (PowerState::Unknown, None), "its new agent has not read it yet");
+    }
+
+    #[test]
+    fn removing_a_host() {
+        let mut world = World::running(2);
+        world.report("r1", vec![world.management_report("h1", Management::Lost, None)]);
+        world.order(1, "h1", PowerOperation::Off).unwrap();
+        world.gone("r1", 1);
+        world.order(2, "h1", PowerOperation::Off).unwrap();
+        let lines = world.history_of("h1").len();
+        world.ask(Request::DeleteHost(id("h1"))).unwrap();
+        let view = world.fleet.view();
+        assert!(!view.hosts.contains_key(&id::<HostId>("h1")) && !view.power.contains_key(&id::<HostId>("h1")));
+        assert_eq!(view.alerts["bmc-lost.h1"].state, AlertState::Resolved);
+        let outcome = |n| view.operations[&operation(n)].hosts[0].outcome.clone().unwrap();
+        assert!(matches!(outcome(1), Outcome::Unknown(_)), "it was sent: nobody knows");
+        assert_eq!(outcome(2), Outcome::Cancelled);
+        assert!(world.history_of("h1").len() > lines, "history stays");
+        assert_eq!(view.hosts_of(&id("r1")).len(), 1);
+        world.report("r1", vec![world.power_report("h1", PowerState::On)]);
+        assert_eq!(world.fleet.counters().unknown_host, 1);
+    }
+
+    #[test]
+    fn taking_the_bmc_away_disables() {
+        let mut world = World::running(1);
+        world.ask(Request::PutHost(id("h1"), spec("c1", "r1", None))).unwrap();
+        assert_eq!(world.power("h1").power, PowerState::Disabled);
+        world.ask(Request::PutHost(id("h1"), spec("c1", "r1", Some(ipmi("10.0.0.1"))))).unwrap();
+        assert_eq!(world.power("h1").power, PowerState::Unknown, "its gate was never closed");
+    }
+}

@@ -353,10 +353,7 @@ mod tests {
             (b"\xe0\x00", Packet::Disconnect),
             (b"\x82\x06\x00\x01\x00\x01a\x02", Packet::Subscribe { id: 1, filters: vec![("a".into(), Qos::AtLeastOnce)] }),
             (b"\xa2\x05\x00\x01\x00\x01a", Packet::Unsubscribe { id: 1, filters: vec!["a".into()] }),
-            (
-                b"\x30\x04\x00\x01tx",
-                Packet::Publish(Publish { topic: "t".into(), payload: "x".into(), id: None, retain: false }),
-            ),
+            (b"\x30\x04\x00\x01tx", Packet::Publish(Publish { topic: "t".into(), payload: "x".into(), id: None, retain: false })),
             (
                 b"\x3b\x05\x00\x01t\x00\x09",
                 Packet::Publish(Publish { topic: "t".into(), payload: Bytes::new(), id: Some(9), retain: true }),
