@@ -95,7 +95,7 @@ pub async fn until_done(client: &Client, first: Value, timeout: Option<Duration>
 
 /// The exit code that says how an operation ended.
 pub fn exit_code(operation: &Operation) -> u8 {
-    let codes: Vec<u8> = operation.hosts.iter().map(|host| result_code(host)).collect();
+    let codes: Vec<u8> = operation.hosts.iter().map(result_code).collect();
     over_all(&codes)
 }
 
