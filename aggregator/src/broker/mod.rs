@@ -12,14 +12,15 @@
 //!
 //! - What agents say, and what is said to them, does not pass the router: it acknowledges before it stores, its log skips
 //!   what a slow reader has not read yet, and neither may happen to a report or a command.
-//! - The public tree passes it as a bus ([`bus`]) in a window small enough that its log can skip nothing. Everything is
+//! - The public tree passes it as a bus (`bus.rs`) in a window small enough that its log can skip nothing. Everything is
 //!   numbered, so that if it lost something all the same, every consumer is cut and nobody has a gap he does not know of.
 //! - Retained documents are not the router's: it forgets them, cuts them off at 100, and keeps every topic it ever saw. They
 //!   come from [`Retained`], complete, at each SUBSCRIBE.
 //!
 //! **Rule for whoever publishes**: a retained document is in what [`Retained`] reads *before* [`Broker::publish`] says it. A
-//! consumer's subscription is registered before its snapshot is read, so it misses nothing; it may see a document twice, and
-//! the last one it sees of a topic is always the newest. Documents carry `seq` for those who must know sooner.
+//! consumer's subscription is registered before its snapshot is read, so it misses nothing; it may see a document twice, a
+//! retained one never follows a newer one, and the last one it sees of a topic is always the newest. What was under way when
+//! the snapshot was read may follow it though it is older: documents carry `seq` for those who cannot wait a moment.
 
 mod bus;
 mod seat;

@@ -2,7 +2,7 @@
 //!
 //! Mutual TLS, MQTT 3.1.1. Every connection is a task of its own from the first byte on, so none waits for another's
 //! handshake, and one that panics ends alone. In order: caps on connections, TLS within 5 s, identity and role from the
-//! certificate, CONNECT within 5 s, then packets, each checked against the role's rights ([`rights`]).
+//! certificate, CONNECT within 5 s, then packets, each checked against the role's rights (`rights.rs`).
 //!
 //! - An agent's client id must be its agent id; a newer connection takes over. A consumer's client id is its own affair: it
 //!   is only compared with those of the same consumer.

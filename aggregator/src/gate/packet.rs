@@ -66,6 +66,7 @@ use PacketError::Malformed;
 /// A packet over `max` bytes is refused from its header alone, before its body has arrived.
 pub(super) fn decode(buffer: &mut BytesMut, max: usize) -> Result<Option<Packet>, PacketError> {
     let Some((first, header_len, body_len)) = header(buffer)? else { return Ok(None) };
+    let kind = kind(first)?;
     let len = header_len + body_len;
     if len > max {
         return Err(PacketError::TooLong { len, max });
@@ -75,7 +76,7 @@ pub(super) fn decode(buffer: &mut BytesMut, max: usize) -> Result<Option<Packet>
     }
     let mut body = Body(buffer.split_to(len).freeze());
     body.0.advance(header_len);
-    let packet = packet(first, &mut body)?;
+    let packet = packet(kind, first & 0x0f, &mut body)?;
     if body.0.is_empty() { Ok(Some(packet)) } else { Err(Malformed("bytes after its end")) }
 }
 
@@ -92,16 +93,17 @@ fn header(buffer: &[u8]) -> Result<Option<(u8, usize, usize)>, PacketError> {
     if rest.len() < 4 { Ok(None) } else { Err(Malformed("remaining length")) }
 }
 
-fn packet(first: u8, body: &mut Body) -> Result<Packet, PacketError> {
+/// The packet type, when it is one for a server with the flags it must have; known before its body has come.
+fn kind(first: u8) -> Result<u8, PacketError> {
     let (kind, flags) = (first >> 4, first & 0x0f);
-    let wanted = match kind {
-        3 => flags,
-        8 | 10 => 0b0010,
-        _ => 0,
-    };
-    if flags != wanted {
-        return Err(Malformed("reserved flags"));
+    match (kind, flags) {
+        (3, _) | (8 | 10, 0b0010) | (1 | 4 | 12 | 14, 0) => Ok(kind),
+        (1 | 4 | 8 | 10 | 12 | 14, _) => Err(Malformed("reserved flags")),
+        _ => Err(PacketError::Type(kind)),
     }
+}
+
+fn packet(kind: u8, flags: u8, body: &mut Body) -> Result<Packet, PacketError> {
     match kind {
         1 => connect(body).map(Packet::Connect),
         3 => publish(flags, body).map(Packet::Publish),
@@ -382,7 +384,8 @@ mod tests {
             (b"\x82\x02\x00\x01", Malformed("no filter")),
             (b"\xa2\x02\x00\x01", Malformed("no filter")),
             (b"\xc1\x00", Malformed("reserved flags")),
-            (b"\x62\x02\x00\x01", Malformed("reserved flags")),
+            (b"\x62\x02\x00\x01", PacketError::Type(6)),
+            (b"GET / HTTP/1.1", Malformed("reserved flags")),
             (b"\x50\x02\x00\x01", PacketError::Type(5)),
             (b"\x00\x00", PacketError::Type(0)),
             (b"\xf0\x00", PacketError::Type(15)),

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadHalf};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep;
 use tracing::warn;
 
 use super::Limits;
@@ -16,6 +16,7 @@ use super::rate::Bucket;
 use super::rights::{self, Readable};
 use super::session::End;
 use crate::broker::{AgentSeat, Broker, ConsumerSeat, Inbound, Qos};
+use crate::clock;
 use crate::pki::Role;
 use picket_common::wire::topic;
 
@@ -31,7 +32,9 @@ pub(super) enum Control {
     Packet(BytesMut),
     /// The client has this message.
     Acked(u16),
-    /// Send these retained documents.
+    /// Send nothing live until the snapshot that follows, and say when that holds.
+    Hold(oneshot::Sender<()>),
+    /// Send these retained documents; live messages go on.
     Snapshot(Vec<(String, Bytes)>, Qos),
 }
 
@@ -57,7 +60,6 @@ pub(super) struct Reader<S> {
     control: mpsc::Sender<Control>,
     max_packet: usize,
     silence: Duration,
-    started: Instant,
     bucket: Bucket,
     role: Role,
 }
@@ -85,7 +87,6 @@ impl<S: AsyncRead> Reader<S> {
             control,
             max_packet: limits.max_packet,
             silence: Duration::from_secs(keep_alive.into()) * 3 / 2,
-            started: Instant::now(),
             bucket: Bucket::new(rate, rate.saturating_mul(BURST_SECONDS)),
             role: holder.role(),
         }
@@ -106,7 +107,7 @@ impl<S: AsyncRead> Reader<S> {
             // Not paid for: there are as many as we sent messages, and one that answers nothing does nothing.
             return self.ask(Control::Acked(id)).await;
         }
-        sleep(self.bucket.take(self.started.elapsed())).await;
+        sleep(self.bucket.take(clock::now().boottime)).await;
         let mut out = BytesMut::new();
         match packet {
             Packet::Publish(publish) => return self.publish(broker, publish).await,
@@ -125,14 +126,17 @@ impl<S: AsyncRead> Reader<S> {
 
     /// The next packet. The time a packet may take counts while we wait for the client, not while we are busy ourselves.
     async fn next(&mut self) -> Result<Packet, End> {
-        let deadline = Instant::now() + self.silence;
+        let silence = sleep(self.silence);
+        tokio::pin!(silence);
         loop {
             if let Some(packet) = packet::decode(&mut self.buffer, self.max_packet)? {
                 return Ok(packet);
             }
-            let read = timeout_at(deadline, self.input.read_buf(&mut self.buffer)).await.map_err(|_| End::Silent)?;
-            if read? == 0 {
-                return Err(End::Closed);
+            tokio::select! {
+                read = self.input.read_buf(&mut self.buffer) => if read? == 0 {
+                    return Err(End::Closed);
+                },
+                () = &mut silence => return Err(End::Silent),
             }
         }
     }
@@ -167,6 +171,11 @@ impl<S: AsyncRead> Reader<S> {
         }
         // Read after the subscription stands, so that no change falls between the two.
         for ((filter, qos), _) in filters.into_iter().zip(granted).filter(|(_, granted)| *granted) {
+            // And while nothing live is sent: what has been sent is then no newer than the snapshot, so the snapshot never
+            // takes the client back.
+            let (hold, held) = oneshot::channel();
+            self.ask(Control::Hold(hold)).await?;
+            held.await.map_err(|_| End::Closed)?;
             let documents = broker.retained(filter).await;
             self.ask(Control::Snapshot(documents, qos)).await?;
         }

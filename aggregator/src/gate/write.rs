@@ -1,7 +1,7 @@
 //! What goes out to a client: answers, live messages and retained documents, with flow control. Reads nothing itself.
 //!
 //! Live messages and retained documents take turns, so that neither a large snapshot nor a storm of changes holds up the
-//! other. A live change of a document takes the older one out of what is still to be sent.
+//! other, and none is sent while a snapshot is being read. A live change of a document takes the older one out of what is still to be sent.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -9,13 +9,14 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _, WriteHalf};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::Limits;
 use super::packet::{self, ConnAck};
 use super::read::Control;
 use super::session::End;
 use crate::broker::{Delivery, Qos};
+use crate::clock;
 
 /// QoS 1 messages a client may owe us the acknowledgement of.
 const WINDOW: usize = 128;
@@ -35,10 +36,12 @@ pub(super) struct Writer<S> {
 struct State {
     out: BytesMut,
     snapshot: BTreeMap<String, (Bytes, Qos)>,
+    /// A snapshot is being read: live messages wait in their queue.
+    held: bool,
     in_flight: HashSet<u16>,
     last_id: u16,
-    /// When the client last acknowledged something, or began to owe.
-    progress: Instant,
+    /// When the client last acknowledged something, or began to owe (since boot).
+    progress: Duration,
 }
 
 impl<S: AsyncWrite> Writer<S> {
@@ -72,11 +75,11 @@ impl<S: AsyncWrite> Writer<S> {
             self.state.out.clear();
             return Ok(());
         }
-        let owed_until = self.state.progress + self.acknowledge_time;
+        let patience = (self.state.progress + self.acknowledge_time).saturating_sub(clock::now().boottime);
         tokio::select! {
             control = self.control.recv() => self.state.control(control.ok_or(End::Closed)?),
-            delivery = self.queue.recv(), if self.state.has_room() => self.state.live(delivery.ok_or(End::Stopping)?),
-            () = sleep_until(owed_until), if !self.state.in_flight.is_empty() => return Err(End::NotAcknowledging),
+            delivery = self.queue.recv(), if self.state.takes_live() => self.state.live(delivery.ok_or(End::Stopping)?),
+            () = sleep(patience), if !self.state.in_flight.is_empty() => return Err(End::NotAcknowledging),
         }
         Ok(())
     }
@@ -89,7 +92,7 @@ impl<S: AsyncWrite> Writer<S> {
                 self.state.control(control);
                 idle = false;
             }
-            if self.state.has_room()
+            if self.state.takes_live()
                 && let Ok(delivery) = self.queue.try_recv()
             {
                 self.state.live(delivery);
@@ -105,11 +108,15 @@ impl<S: AsyncWrite> Writer<S> {
 impl State {
     fn new() -> Self {
         let (out, snapshot, in_flight) = (BytesMut::new(), BTreeMap::new(), HashSet::new());
-        Self { out, snapshot, in_flight, last_id: 0, progress: Instant::now() }
+        Self { out, snapshot, held: false, in_flight, last_id: 0, progress: clock::now().boottime }
     }
 
     fn has_room(&self) -> bool {
         self.in_flight.len() < WINDOW
+    }
+
+    fn takes_live(&self) -> bool {
+        self.has_room() && !self.held
     }
 
     fn control(&mut self, control: Control) {
@@ -117,10 +124,13 @@ impl State {
             Control::Packet(bytes) => self.out.extend_from_slice(&bytes),
             Control::Acked(id) => {
                 if self.in_flight.remove(&id) {
-                    self.progress = Instant::now();
+                    self.progress = clock::now().boottime;
                 }
             }
+            // Who asked has gone: then the session ends anyway.
+            Control::Hold(held) => self.held = held.send(()).is_ok(),
             Control::Snapshot(documents, qos) => {
+                self.held = false;
                 self.snapshot.extend(documents.into_iter().map(|(topic, payload)| (topic, (payload, qos))));
             }
         }
@@ -156,7 +166,7 @@ impl State {
     /// A packet id not in use; the window is far smaller than their number.
     fn next_id(&mut self) -> u16 {
         if self.in_flight.is_empty() {
-            self.progress = Instant::now();
+            self.progress = clock::now().boottime;
         }
         loop {
             self.last_id = self.last_id.checked_add(1).unwrap_or(1);
