@@ -75,6 +75,10 @@ pub async fn body<S: Send + Sync>(request: Request, state: &S, limit: usize) -> 
 /// Parses a JSON body; an empty one counts as `{}`.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let bytes = if bytes.iter().all(u8::is_ascii_whitespace) { b"{}" } else { bytes };
+    // serde would take an array for a struct, field by field in their order.
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        return Err(ApiError::invalid("body", "expected an object"));
+    }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| json_error(&error))?;
     json.end().map_err(|error| ApiError::Malformed(format!("something follows the object at column {}", error.column())))?;
@@ -215,7 +219,8 @@ mod tests {
     fn bodies_are_refused_by_field_and_without_values() {
         for (json, wanted) in [
             ("{", "the body is not valid JSON: EOF while parsing an object at line 1 column 1"),
-            ("[1,2]x", "body: invalid type, expected struct HostBody"),
+            (" [1,2]", "body: expected an object"),
+            ("7", "body: invalid type, expected struct HostBody"),
             (r#"{"cluster":"c1","rack":"r1"} x"#, "the body is not valid JSON: something follows the object at column 30"),
             (r#"{"cluster":"c1"}"#, "rack: is missing"),
             (r#"{"cluster":"c1","rack":"r1","bmc":"hunter2"}"#, "bmc: invalid type, expected struct BmcBody"),

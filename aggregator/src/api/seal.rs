@@ -21,9 +21,9 @@ const MAX_PASSWORD: usize = 255;
 /// A whole host, its password sealed.
 pub fn host_spec(view: &View, recovery: &SealingKey, host: &HostId, body: HostBody) -> Result<HostSpec, ApiError> {
     let bmc = body.bmc.map(|bmc| {
-        let address = bmc.address.clone();
+        let address = bmc.address.clone().unwrap_or_default();
         let username = bmc.username.clone().unwrap_or_default();
-        change(view, recovery, host, &body.rack, bmc, address.as_deref(), &username)
+        change(view, recovery, &body.rack, bmc, Belongs { host, address: &address, username: &username })
     });
     Ok(HostSpec {
         cluster: body.cluster,
@@ -41,9 +41,10 @@ pub fn host_change(view: &View, recovery: &SealingKey, host: &HostId, patch: Hos
     let row = view.hosts.get(host).ok_or_else(|| not_found("host", host))?;
     let bmc = patch.bmc.map(|bmc| {
         let now = row.bmc.as_ref();
-        let address = bmc.address.clone().or_else(|| now.map(|bmc| bmc.address.clone()));
+        let address = bmc.address.clone().or_else(|| now.map(|bmc| bmc.address.clone())).unwrap_or_default();
         let username = bmc.username.clone().or_else(|| now.map(|bmc| bmc.username.clone())).unwrap_or_default();
-        change(view, recovery, host, patch.rack.as_ref().unwrap_or(&row.rack), bmc, address.as_deref(), &username)
+        let rack = patch.rack.as_ref().unwrap_or(&row.rack);
+        change(view, recovery, rack, bmc, Belongs { host, address: &address, username: &username })
     });
     Ok(HostChange {
         bmc: bmc.transpose()?,
@@ -55,22 +56,13 @@ pub fn host_change(view: &View, recovery: &SealingKey, host: &HostId, patch: Hos
     })
 }
 
-fn change(
-    view: &View,
-    recovery: &SealingKey,
-    host: &HostId,
-    rack: &RackId,
-    bmc: BmcBody,
-    address: Option<&str>,
-    username: &str,
-) -> Result<BmcChange, ApiError> {
+/// `belongs` holds what results from the change: the core checks address and user, and keeps them exactly as they are here.
+fn change(view: &View, recovery: &SealingKey, rack: &RackId, bmc: BmcBody, belongs: Belongs<'_>) -> Result<BmcChange, ApiError> {
     let password = match &bmc.password {
         None => None,
         Some(password) => {
             check(password)?;
-            let address = address.ok_or_else(|| ApiError::invalid("bmc.address", "is missing"))?;
-            let agent_key = agent_key(view, rack)?;
-            Some(sealed(agent_key, recovery, Belongs { host, address, username }, password)?)
+            Some(sealed(agent_key(view, rack)?, recovery, belongs, password)?)
         }
     };
     Ok(BmcChange {

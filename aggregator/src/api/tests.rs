@@ -69,6 +69,7 @@ fn host_row(id: &str, cluster: &str, rack: &str) -> Arc<HostRow> {
     };
     Arc::new(HostRow {
         id: id.parse().unwrap(),
+        zone: "z1".parse().unwrap(),
         cluster: cluster.parse().unwrap(),
         rack: rack.parse().unwrap(),
         oobm: Some(id != "h2"),
@@ -93,8 +94,7 @@ fn small_view(agent_key: SealingKey) -> View {
     let (zone, agent): (picket_common::id::ZoneId, picket_common::id::AgentId) = ("z1".parse().unwrap(), "r1".parse().unwrap());
     view.zones.insert(zone.clone(), Arc::new(ZoneRow { id: zone.clone(), oobm: None }));
     for id in ["c1", "c2"] {
-        let row =
-            ClusterRow { id: id.parse().unwrap(), zone: zone.clone(), oobm: None, poll_interval: None, action_timeout: None };
+        let row = ClusterRow { id: id.parse().unwrap(), zone: zone.clone(), oobm: None, poll_interval: None, action_timeout: None };
         view.clusters.insert(row.id.clone(), Arc::new(row));
     }
     for (id, agent) in [("r1", Some(agent.clone())), ("r2", None)] {
@@ -109,6 +109,7 @@ fn small_view(agent_key: SealingKey) -> View {
         boot: None,
         acked: 0,
         generation: Generation { store: uuid::Uuid::nil(), counter: 1 },
+        earlier: Default::default(),
     };
     view.agents.insert(agent, Arc::new(row));
     for (id, cluster, rack) in [("h1", "c1", "r1"), ("h2", "c1", "r1"), ("h3", "c2", "r2")] {
@@ -241,9 +242,12 @@ const ROUTES: [(&str, &str); 28] = [
 async fn every_route_is_closed_to_strangers() {
     let rig = Rig::new().await;
     for (method, path) in ROUTES {
-        for (token, code) in
-            [(None, "unauthenticated"), (Some("pkt_unknown"), "token-refused"), (Some("pkt_old"), "token-refused"), (Some("x"), "unauthenticated")]
-        {
+        for (token, code) in [
+            (None, "unauthenticated"),
+            (Some("pkt_unknown"), "token-refused"),
+            (Some("pkt_old"), "token-refused"),
+            (Some("x"), "unauthenticated"),
+        ] {
             let mut request = rig.client.request(method.parse().unwrap(), format!("{}{path}", rig.url));
             if let Some(token) = token {
                 request = request.bearer_auth(token);
@@ -313,9 +317,22 @@ async fn bad_input_is_named_and_changes_nothing() {
         (&put, "/v1/hosts/h1", r#"{"cluster":"c1","rack":"r1","bmc":{"port":"x"}}"#, 400, "invalid-value", "bmc.port:"),
         (&put, "/v1/hosts/h1", &big, 413, "body-too-large", "65536"),
         (&put, "/v1/zones/z1", r#"{"x":1}"#, 400, "unknown-field", "`x`"),
-        (&put, "/v1/hosts/h9", r#"{"cluster":"c1","rack":"r1","bmc":{"password":"p"}}"#, 400, "invalid-value", "bmc.address"),
-        (&put, "/v1/hosts/h9", r#"{"cluster":"c1","rack":"r9","bmc":{"address":"a","password":"p"}}"#, 400, "invalid-value", "rack:"),
-        (&put, "/v1/hosts/h9", r#"{"cluster":"c1","rack":"r2","bmc":{"address":"a","password":"p"}}"#, 409, "rack-without-agent", "no agent"),
+        (
+            &put,
+            "/v1/hosts/h9",
+            r#"{"cluster":"c1","rack":"r9","bmc":{"address":"a","password":"p"}}"#,
+            400,
+            "invalid-value",
+            "rack:",
+        ),
+        (
+            &put,
+            "/v1/hosts/h9",
+            r#"{"cluster":"c1","rack":"r2","bmc":{"address":"a","password":"p"}}"#,
+            409,
+            "rack-without-agent",
+            "no agent",
+        ),
         (&patch, "/v1/hosts/h9", "{}", 404, "not-found", "h9"),
         (&patch, "/v1/hosts/h1", r#"{"bmc":{"password":"a\u0000b"}}"#, 400, "invalid-value", "bmc.password: holds a NUL"),
         (&post, "/v1/hosts/h1/power", r#"{"operation":"explode"}"#, 400, "invalid-value", "operation:"),
@@ -357,7 +374,8 @@ async fn the_cores_no_is_passed_on() {
 #[tokio::test]
 async fn lists_page_through_and_filter() {
     let rig = Rig::new().await;
-    let ids = |page: &Value| page["items"].as_array().unwrap().iter().map(|i| i["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    let ids =
+        |page: &Value| page["items"].as_array().unwrap().iter().map(|i| i["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
     let first = rig.get("/v1/hosts?limit=2").await;
     assert_eq!(ids(&first), ["h1", "h2"]);
     let token = first["next_page_token"].as_str().unwrap();
@@ -368,7 +386,7 @@ async fn lists_page_through_and_filter() {
     for (query, wanted) in [
         ("cluster=c2", &["h3"][..]),
         ("rack=r1", &["h1", "h2"]),
-        ("zone=z1&state=unknown", &["h1", "h2", "h3"]),
+        ("zone=z1&state=disabled", &["h1", "h2", "h3"]),
         ("zone=z2", &[]),
         ("state=off", &[]),
     ] {
@@ -432,7 +450,11 @@ async fn passwords_are_sealed_at_once_and_never_seen() {
         (Method::PATCH, "/v1/hosts/h1", json!({"bmc": {"pasword": CANARY}}).to_string()),
         (Method::PATCH, "/v1/hosts/h1", json!({"labels": CANARY, "bmc": {"password": CANARY}}).to_string()),
         (Method::PATCH, "/v1/hosts/h1", format!(r#"{{"bmc":{{"password":"{CANARY}"}}"#)),
-        (Method::PUT, "/v1/hosts/h3", json!({"cluster": "c2", "rack": "r2", "bmc": {"address": "a", "password": CANARY}}).to_string()),
+        (
+            Method::PUT,
+            "/v1/hosts/h3",
+            json!({"cluster": "c2", "rack": "r2", "bmc": {"address": "a", "password": CANARY}}).to_string(),
+        ),
     ] {
         let response = rig.send(method, path, body.clone()).await;
         assert!(path.contains("import") || !response.status().is_success(), "{body}");
@@ -463,8 +485,7 @@ impl Write for Log {
 fn captured_log() -> (Arc<Mutex<Vec<u8>>>, tracing::subscriber::DefaultGuard) {
     let log = Log::default();
     let writer = log.clone();
-    let subscriber =
-        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
+    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
     (log.0, tracing::subscriber::set_default(subscriber))
 }
 
@@ -512,6 +533,7 @@ fn operation_row(id: picket_common::id::OperationId, done: bool) -> OperationRow
             host: "h1".parse().unwrap(),
             state: if done { OperationState::Done } else { OperationState::Sent },
             outcome: done.then_some(Outcome::Changed),
+            cancelling: false,
             sent_at: Some(at),
             admitted_at: None,
             done_at: done.then_some(at),
@@ -578,7 +600,8 @@ async fn an_agent_joins_with_a_proof() {
     let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
     let sealing_key = hex::encode([5; 32]);
     let proof = |csr: &str| picket_common::join::proof(&token.secret, "request", &[&token.ca_hash, &token.id, csr, &sealing_key]);
-    let body = |csr: &str, proof: &str| json!({"token_id": token.id, "csr": csr, "sealing_key": sealing_key, "proof": proof}).to_string();
+    let body =
+        |csr: &str, proof: &str| json!({"token_id": token.id, "csr": csr, "sealing_key": sealing_key, "proof": proof}).to_string();
     let join = async |body: String| rig.client.post(format!("{}/v1/agents/join", rig.url)).body(body).send().await.unwrap();
 
     let wrong = problem(join(body(&csr, &proof("other"))).await).await;
@@ -671,6 +694,9 @@ async fn health_is_open_and_says_what_is_wrong() {
     rig.context.health.broker_probe();
     let ready = get("/readyz?verbose").await;
     framed(ready.headers());
-    assert_eq!((ready.status().as_u16(), ready.text().await.unwrap().as_str()), (200, "[+] store ok\n[+] core ok\n[+] broker ok\nready\n"));
+    assert_eq!(
+        (ready.status().as_u16(), ready.text().await.unwrap().as_str()),
+        (200, "[+] store ok\n[+] core ok\n[+] broker ok\nready\n")
+    );
     assert_eq!(get("/livez").await.status(), 200);
 }

@@ -1,2 +1,74 @@
-//! `picketctl`.
-fn main() {}
+//! `picketctl`: the admin's command line. Speaks the HTTP API and nothing else; results go to stdout, everything else to stderr.
+
+mod agents;
+mod cli;
+mod client;
+mod config;
+mod events;
+mod failure;
+mod hosts;
+mod hostset;
+mod login;
+mod op;
+mod output;
+mod places;
+mod power;
+mod secret_input;
+mod sight;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+use client::Client;
+use failure::Failure;
+use output::Output;
+
+/// How a command ended when it did not fail: most end with 0.
+type Ended = Result<u8, Failure>;
+
+fn main() -> ExitCode {
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        eprintln!("picketctl: TLS was set up twice");
+    }
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report(&Failure::Local(format!("no runtime: {error}"))),
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => report(&failure),
+    }
+}
+
+fn report(failure: &Failure) -> ExitCode {
+    eprintln!("picketctl: {failure}");
+    ExitCode::from(failure.exit_code())
+}
+
+async fn run(cli: Cli) -> Ended {
+    let out = Output::new(cli.global.output);
+    if let Command::Login(login) = &cli.command {
+        return login::login(login, cli.global.context.as_deref()).await;
+    }
+    let client = Client::new(&config::target(&cli.global)?)?;
+    match cli.command {
+        Command::Login(_) => Ok(0),
+        Command::Zones(command) => places::zones(&client, &out, command).await,
+        Command::Clusters(command) => places::clusters(&client, &out, command).await,
+        Command::Racks(command) => places::racks(&client, &out, command).await,
+        Command::Hosts(command) => hosts::hosts(&client, &out, command).await,
+        Command::Oobm(command) => power::oobm(&client, &out, command).await,
+        Command::Power(command) => power::power(&client, &out, command).await,
+        Command::Op(command) => op::op(&client, &out, command).await,
+        Command::Agents(command) => agents::agents(&client, &out, command).await,
+        Command::Consumers(command) => agents::consumers(&client, &out, command).await,
+        Command::Alerts(command) => sight::alerts(&client, &out, command).await,
+        Command::Events(command) => events::events(&client, &out, command).await,
+        Command::History(command) => sight::history(&client, &out, &command).await,
+        Command::Summary => sight::summary(&client, &out).await,
+        Command::Api(command) => sight::api(&client, command).await,
+    }
+}

@@ -1,0 +1,234 @@
+//! The HTTP API from the asker's side: one client, bounded waits, problems as failures.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use picket_common::api::Problem;
+use picket_common::secret::Secret;
+use reqwest::{Certificate, Method, Response, redirect};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::config::Target;
+use crate::failure::Failure;
+
+/// An unreachable aggregator is noticed within this.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// An answer that is not waited for on purpose must come within this.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Items of a page: the most the API gives.
+const PAGE: usize = 1000;
+
+/// Talks to one aggregator.
+pub struct Client {
+    http: reqwest::Client,
+    url: String,
+    token: Option<Secret<String>>,
+}
+
+/// One page of a list, not looked into.
+#[derive(Deserialize)]
+struct Page {
+    items: Vec<Value>,
+    #[serde(default)]
+    next_page_token: Option<String>,
+}
+
+impl Client {
+    /// A client for `target`.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] for an address or CA that cannot be used.
+    pub fn new(target: &Target) -> Result<Self, Failure> {
+        check_url(&target.url)?;
+        let mut builder = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .redirect(redirect::Policy::none())
+            .user_agent(concat!("picketctl/", env!("CARGO_PKG_VERSION")));
+        if let Some(pem) = &target.ca_pem {
+            let bundle = Certificate::from_pem_bundle(pem.as_bytes());
+            let bundle = bundle.map_err(|error| Failure::Usage(format!("the CA is not PEM: {}", chain(&error))))?;
+            builder = builder.tls_certs_only(bundle);
+        }
+        let http = builder.build().map_err(|error| Failure::Usage(format!("TLS: {}", chain(&error))))?;
+        Ok(Self { http, url: target.url.clone(), token: target.token.clone() })
+    }
+
+    /// Sends a request and gives the answer as it is, whatever its status.
+    ///
+    /// # Errors
+    /// [`Failure::Unreachable`].
+    pub async fn send(&self, call: Call<'_>) -> Result<Response, Failure> {
+        let mut request = self.http.request(call.method, format!("{}{}", self.url, call.path));
+        if let Some(timeout) = call.timeout {
+            request = request.timeout(timeout);
+        }
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.expose());
+        }
+        for (name, value) in call.headers {
+            request = request.header(*name, value);
+        }
+        if let Some(body) = call.body {
+            request = request.header("content-type", "application/json").body(body);
+        }
+        request.send().await.map_err(|error| unreachable(&error))
+    }
+
+    /// Sends and wants success.
+    ///
+    /// # Errors
+    /// [`Failure::Problem`], [`Failure::Unreachable`].
+    pub async fn ask(&self, call: Call<'_>) -> Result<Response, Failure> {
+        let response = self.send(call).await?;
+        if response.status().is_success() { Ok(response) } else { Err(problem(response).await) }
+    }
+
+    /// Sends JSON and reads JSON; an answer without a body is null.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub async fn json(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+        let call = Call { body: body.map(Value::to_string), ..Call::new(method, path) };
+        read(self.ask(call).await?).await
+    }
+
+    /// Reads one resource.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub async fn one(&self, path: &str) -> Result<Value, Failure> {
+        self.json(Method::GET, path, None).await
+    }
+
+    /// Reads all pages of a list, at most `limit` items. `query` holds the filters.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub async fn all(&self, path: &str, query: &[(&str, Option<String>)], limit: usize) -> Result<Vec<Value>, Failure> {
+        let mut items = Vec::new();
+        let mut token: Option<String> = None;
+        while items.len() < limit {
+            let size = PAGE.min(limit - items.len());
+            let mut url = format!("{path}?limit={size}");
+            let given = query.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?)));
+            for (name, value) in given.chain(token.as_deref().map(|token| ("page_token", token))) {
+                url += &format!("&{name}={}", escaped(value));
+            }
+            let page: Page = typed(self.one(&url).await?)?;
+            items.extend(page.items);
+            match page.next_page_token {
+                Some(next) => token = Some(next),
+                None => break,
+            }
+        }
+        Ok(items)
+    }
+}
+
+/// One request.
+pub struct Call<'a> {
+    /// How.
+    pub method: Method,
+    /// What.
+    pub path: &'a str,
+    /// With which headers.
+    pub headers: &'a [(&'a str, String)],
+    /// With which body.
+    pub body: Option<String>,
+    /// Give up after this; absent = never.
+    pub timeout: Option<Duration>,
+}
+
+impl<'a> Call<'a> {
+    /// A request without body and headers.
+    pub const fn new(method: Method, path: &'a str) -> Self {
+        Self { method, path, headers: &[], body: None, timeout: Some(ANSWER_TIMEOUT) }
+    }
+}
+
+/// A token must not cross a network in the clear.
+fn check_url(url: &str) -> Result<(), Failure> {
+    let parsed = reqwest::Url::parse(url).map_err(|error| Failure::Usage(format!("{url:?} is not a URL: {error}")))?;
+    let loopback = matches!(parsed.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    match parsed.scheme() {
+        "https" => Ok(()),
+        "http" if loopback => Ok(()),
+        _ => Err(Failure::Usage(format!("{url:?}: use https://host:port"))),
+    }
+}
+
+/// Percent-encodes all but unreserved characters (RFC 3986 §2.3).
+pub fn escaped(text: &str) -> String {
+    let escape = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    text.bytes().map(escape).collect()
+}
+
+/// Reads an answer's JSON.
+///
+/// # Errors
+/// [`Failure::Unreachable`] when it is cut off or is no JSON.
+pub async fn read(response: Response) -> Result<Value, Failure> {
+    let bytes = response.bytes().await.map_err(|error| unreachable(&error))?;
+    if bytes.is_empty() {
+        return Ok(Value::Null);
+    }
+    serde_json::from_slice(&bytes).map_err(|error| Failure::Unreachable(format!("its answer is not JSON ({error})")))
+}
+
+/// What this version of the API says, as this version of the program reads it.
+///
+/// # Errors
+/// [`Failure::Unreachable`] when the other end speaks something else.
+pub fn typed<T: DeserializeOwned>(value: Value) -> Result<T, Failure> {
+    serde_json::from_value(value).map_err(|error| Failure::Unreachable(format!("its answer is not understood ({error})")))
+}
+
+/// The problem of an answer that is no success.
+pub async fn problem(response: Response) -> Failure {
+    let status = response.status();
+    let bytes = response.bytes().await.unwrap_or_default();
+    match serde_json::from_slice::<Problem>(&bytes) {
+        Ok(problem) => Failure::Problem(Box::new(problem)),
+        Err(_) => Failure::Unreachable(format!("it answered {status} without a problem; is this a Picket aggregator?")),
+    }
+}
+
+fn unreachable(error: &reqwest::Error) -> Failure {
+    Failure::Unreachable(chain(error))
+}
+
+fn chain(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text += &format!(": {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_and_escapes() {
+        for good in ["https://a:8443", "http://127.0.0.1:1", "http://localhost:1"] {
+            assert!(check_url(good).is_ok(), "{good}");
+        }
+        for bad in ["http://a", "ftp://a", "a:8443", "", "http://127.0.0.1.evil"] {
+            assert!(check_url(bad).is_err(), "{bad}");
+        }
+        assert_eq!(escaped("a b/ü~"), "a%20b%2F%C3%BC~");
+    }
+}

@@ -1,0 +1,151 @@
+//! `login`: finds out whether the aggregator is the right one and the token good, and only then stores both.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use sha2::{Digest, Sha256};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::Ended;
+use crate::cli::Login;
+use crate::client::Client;
+use crate::config::{self, Context, DEFAULT_CONTEXT, Target};
+use crate::failure::Failure;
+use crate::secret_input;
+
+/// Stores a login after trying it.
+pub async fn login(login: &Login, name: Option<&str>) -> Ended {
+    let url = login.server.trim_end_matches('/').to_owned();
+    let ca = match (&login.ca, &login.ca_hash) {
+        (Some(path), _) => Some(config::read_ca(path)?),
+        (None, Some(hash)) => Some(fetch_ca(&url, hash).await?),
+        (None, None) => None,
+    };
+    let token = match &login.token_file {
+        Some(path) => secret_input::from_file(path)?,
+        None if login.token_stdin => secret_input::from_stdin()?,
+        None => secret_input::from_prompt("Token: ")?
+            .ok_or_else(|| Failure::Usage("give the token with --token-file or --token-stdin".into()))?,
+    };
+    let client = Client::new(&Target { url: url.clone(), ca_pem: ca.clone(), token: Some(token.clone()) })?;
+    client.one("/v1/summary").await?;
+    let name = name.unwrap_or(DEFAULT_CONTEXT);
+    let dir = config::store(name, Context { url: url.clone(), ca }, &token)?;
+    eprintln!("logged in to {url} as context {name}, stored in {}", dir.display());
+    Ok(0)
+}
+
+/// A handshake that takes longer has failed.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// The root that the server sends, if its key has this hash and the server's own certificate follows from it.
+async fn fetch_ca(url: &str, hash: &str) -> Result<String, Failure> {
+    let hash = hash.to_ascii_lowercase();
+    if hash.len() != 64 || hex::decode(&hash).is_err() {
+        return Err(Failure::Usage("--ca-hash takes 64 hex digits".into()));
+    }
+    let parsed = reqwest::Url::parse(url).map_err(|error| Failure::Usage(format!("{url:?} is not a URL: {error}")))?;
+    let host = parsed.host_str().filter(|_| parsed.scheme() == "https");
+    let host = host.ok_or_else(|| Failure::Usage("--ca-hash needs an https:// URL".into()))?;
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let port = parsed.port_or_known_default().unwrap_or(443);
+    let pinned = Arc::new(Pinned { hash, found: Mutex::new(None) });
+    let handshake = tokio::time::timeout(HANDSHAKE, handshake(host, port, Arc::clone(&pinned)));
+    handshake.await.map_err(|_| Failure::Unreachable("no TLS handshake within 10 s".into()))??;
+    let found = pinned.found.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let der = found.ok_or_else(|| Failure::Unreachable("it sent no certificate".into()))?;
+    Ok(pem(&der))
+}
+
+async fn handshake(host: String, port: u16, pinned: Arc<Pinned>) -> Result<(), Failure> {
+    let unreachable = |error: std::io::Error| Failure::Unreachable(error.to_string());
+    let config = ClientConfig::builder().dangerous().with_custom_certificate_verifier(pinned).with_no_client_auth();
+    let name = ServerName::try_from(host.clone()).map_err(|_| Failure::Usage(format!("{host:?} is not a host name")))?;
+    let stream = TcpStream::connect((host, port)).await.map_err(unreachable)?;
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(unreachable)?;
+    Ok(())
+}
+
+fn pem(der: &[u8]) -> String {
+    use base64::Engine;
+    let text = base64::prelude::BASE64_STANDARD.encode(der);
+    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
+    for (index, character) in text.chars().enumerate() {
+        if index > 0 && index % 64 == 0 {
+            pem.push('\n');
+        }
+        pem.push(character);
+    }
+    pem + "\n-----END CERTIFICATE-----\n"
+}
+
+/// Trusts the one root whose key has the hash, and what follows from it by the ordinary rules.
+#[derive(Debug)]
+struct Pinned {
+    hash: String,
+    found: Mutex<Option<Vec<u8>>>,
+}
+
+impl Pinned {
+    fn is_root(&self, certificate: &CertificateDer<'_>) -> bool {
+        X509Certificate::from_der(certificate)
+            .is_ok_and(|(_, parsed)| hex::encode(Sha256::digest(parsed.public_key().raw)) == self.hash)
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    CryptoProvider::get_default().map_or_else(|| Arc::new(rustls::crypto::ring::default_provider()), Arc::clone)
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let root = intermediates.iter().find(|certificate| self.is_root(certificate));
+        let root = root.ok_or_else(|| rustls::Error::General("the CA's key does not have the given hash".into()))?;
+        let mut roots = RootCertStore::empty();
+        roots.add(root.clone().into_owned())?;
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+            .build()
+            .map_err(|error| rustls::Error::General(error.to_string()))?;
+        let verified = verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(root.to_vec());
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = provider().signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, &algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = provider().signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, &algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,109 @@
+//! Operations: looked at, waited for, taken back.
+
+use std::time::Duration;
+
+use picket_common::api::{Operation, OperationHost};
+use picket_common::id::OperationId;
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::Ended;
+use crate::cli::OpCommand;
+use crate::client::{Client, typed};
+use crate::failure::{Failure, NONE_SUCCEEDED, REFUSED, UNKNOWN, over_all};
+use crate::output::{Column, Output, age, column, maybe};
+
+const OPERATIONS: &[Column<Operation>] = &[
+    column("OPERATION", |o, _| o.id.into()),
+    column("WHAT", |o, _| o.operation.into()),
+    column("HOSTS", |o, _| summary_of(&o.hosts, |host| host.host.to_string()).into()),
+    column("RESULT", |o, _| summary_of(&o.hosts, |host| host.result.clone().unwrap_or_else(|| state(host))).into()),
+    column("AGE", |o, look| age(o.accepted_at, look)),
+    column("BY", |o, _| (&o.principal).into()),
+    column("REASON", |o, _| maybe(o.reason.as_ref())),
+    column("DETAIL", |o, _| maybe(o.hosts.iter().find_map(|host| host.detail.as_ref()))),
+];
+
+fn state(host: &OperationHost) -> String {
+    serde_json::to_value(host.state).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn summary_of(hosts: &[OperationHost], word: impl Fn(&OperationHost) -> String) -> String {
+    let mut words: Vec<String> = hosts.iter().map(word).collect();
+    words.dedup();
+    words.join(",")
+}
+
+/// `op …`.
+pub async fn op(client: &Client, out: &Output, command: OpCommand) -> Ended {
+    let path = |id: OperationId| format!("/v1/operations/{id}");
+    let shown = match command {
+        OpCommand::List => {
+            out.list(&client.all("/v1/operations", &[], 100).await?, OPERATIONS, "id")?;
+            return Ok(0);
+        }
+        OpCommand::Show { id } => {
+            out.one(&client.one(&path(id)).await?, OPERATIONS, "id")?;
+            return Ok(0);
+        }
+        OpCommand::Cancel { id } => client.json(Method::DELETE, &path(id), None).await?,
+        OpCommand::Wait { id, timeout } => {
+            let first = client.one(&path(id)).await?;
+            until_done(client, first, timeout.map(Duration::from_secs)).await?
+        }
+    };
+    out.one(&shown, OPERATIONS, "id")?;
+    let operation: Operation = typed(shown)?;
+    Ok(if operation.done { exit_code(&operation) } else { 0 })
+}
+
+/// How often an operation is looked at while it is waited for.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// How long after its deadline a result may still come: the aggregator itself gives up a minute after it.
+const GRACE: Duration = Duration::from_secs(75);
+
+/// Waits until an operation is done.
+///
+/// # Errors
+/// [`Failure::TimedOut`] with the id, when `timeout` or the operation's own deadline and grace are over.
+pub async fn until_done(client: &Client, first: Value, timeout: Option<Duration>) -> Result<Value, Failure> {
+    let operation: Operation = typed(first.clone())?;
+    if operation.done {
+        return Ok(first);
+    }
+    let left = operation.deadline.duration_since(picket_aggregator::clock::now().wall);
+    let patience = timeout.unwrap_or_else(|| Duration::try_from(left).unwrap_or_default().saturating_add(GRACE));
+    let path = format!("/v1/operations/{}", operation.id);
+    let looking = async {
+        let mut ticks = tokio::time::interval(LOOK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let seen = client.one(&path).await?;
+            if seen["done"] == true {
+                return Ok(seen);
+            }
+        }
+    };
+    let timed_out = || {
+        let id = operation.id;
+        Failure::TimedOut(format!("operation {id} is not done after {} s; `picketctl op wait {id}` goes on", patience.as_secs()))
+    };
+    tokio::time::timeout(patience, looking).await.unwrap_or_else(|_| Err(timed_out()))
+}
+
+/// The exit code that says how an operation ended.
+pub fn exit_code(operation: &Operation) -> u8 {
+    let codes: Vec<u8> = operation.hosts.iter().map(result_code).collect();
+    over_all(&codes)
+}
+
+fn result_code(host: &OperationHost) -> u8 {
+    match host.result.as_deref() {
+        Some("changed" | "unchanged" | "read") => 0,
+        Some("refused") => REFUSED,
+        Some("unknown") | None => UNKNOWN,
+        Some(_) => NONE_SUCCEEDED,
+    }
+}
