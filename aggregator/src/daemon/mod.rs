@@ -97,6 +97,7 @@ pub async fn serve(config: &Config, state_dir: &Path) -> Result<(), DaemonError>
     let signals = Signals::new()?;
     let authority = authority(config, state_dir)?;
     let store = Store::open(state_dir)?;
+    sockets::forget_addresses(state_dir);
     let running = start(config, state_dir, authority, store).await?;
     notify(&[NotifyState::Ready]);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), site = %config.site, "running");

@@ -14,6 +14,15 @@ pub(super) struct Addresses {
     pub(super) mqtt: SocketAddr,
 }
 
+/// Removes what an earlier process left: whoever finds the file finds this process's addresses.
+pub(super) fn forget_addresses(state_dir: &Path) {
+    if let Err(error) = std::fs::remove_file(state_dir.join(FILE))
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, "old addresses are still there");
+    }
+}
+
 impl Addresses {
     /// Writes them, readable by all, and says them in the log.
     pub(super) fn write(&self, state_dir: &Path) -> Result<(), DaemonError> {
