@@ -16,6 +16,7 @@ use crate::client::{Client, typed};
 use crate::failure::Failure;
 use crate::output::{Column, Output, age, column, maybe, print, yes_no};
 use crate::places::without_null;
+use crate::sight;
 
 const AGENTS: &[Column<Agent>] = &[
     column("AGENT", |a, _| (&a.id).into()),
@@ -41,7 +42,7 @@ pub async fn agents(client: &Client, out: &Output, command: AgentCommand) -> End
             let made = client.json(Method::POST, "/v1/agents/tokens", Some(&body)).await?;
             if out.is_table() {
                 let token: JoinToken = typed(made)?;
-                eprintln!("Paste this on the rack's controller before {} (it works once):", token.expires_at);
+                eprintln!("Paste this on the rack's controller before {} (it works once):", sight::seconds(token.expires_at));
                 print(&format!("{}\n", token.command))?;
             } else {
                 out.one::<JoinToken>(&made, &[], "token")?;
@@ -85,7 +86,7 @@ pub async fn consumers(client: &Client, out: &Output, command: ConsumerCommand) 
         "mqtt": made.mqtt, "expires_at": made.expires_at,
     });
     if out.is_table() {
-        eprintln!("good until {}; MQTT is at {}", made.expires_at, made.mqtt);
+        eprintln!("good until {}; MQTT is at {}", sight::seconds(made.expires_at), made.mqtt);
         let files = [path("pem"), path("key"), dir.join("ca.pem")];
         print(&files.iter().map(|file| format!("{}\n", file.display())).collect::<String>())?;
     } else {

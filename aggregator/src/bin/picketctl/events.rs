@@ -115,7 +115,8 @@ fn for_people(data: &str) -> String {
         EventWhat::Presence { connected: true } => "agent connected".to_owned(),
         EventWhat::Presence { connected: false } => "agent lost".to_owned(),
     };
-    plain(&format!("{}  {:<12} {text}", sight::seconds(event.time), event.subject))
+    let kind = event.kind.strip_prefix("io.picket.").and_then(|kind| kind.rsplit_once(".v")).map_or(&*event.kind, |(kind, _)| kind);
+    plain(&format!("{}  {:<12} {kind:<18} {text}", sight::seconds(event.time), event.subject))
 }
 
 /// One event of the stream.
@@ -196,7 +197,7 @@ mod tests {
         let data = r#"{"specversion":"1.0","id":"a:1:2","source":"/z1/c1/h1","type":"io.picket.power.changed.v1","subject":"h1",
             "time":"2026-01-01T00:00:00Z","datacontenttype":"application/json",
             "data":{"host":"h1","zone":"z1","cluster":"c1","kind":"power","old":"on","new":"off","cause":"poll"}}"#;
-        assert_eq!(for_people(data), "2026-01-01T00:00:00Z  h1           power on → off  seen by polling");
+        assert_eq!(for_people(data), "2026-01-01T00:00:00Z  h1           power.changed      power on → off  seen by polling");
         assert_eq!(for_people("\u{1b}x"), "\u{fffd}x");
     }
 }

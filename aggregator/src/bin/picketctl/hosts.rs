@@ -228,16 +228,16 @@ mod tests {
     #[test]
     fn tables_are_as_they_were() {
         let wanted = "\
-HOST     POWER           SINCE   MANAGEMENT   ZONE   CLUSTER   RACK
-r07n01   ● on            30m     reachable    z1     c1        r07
-r07n02   ■ off (stale)   30m     reachable    z1     c1        r07
-r07n03   ▲ unknown       30m     reachable    z1     c1        r07
-r07n04   – disabled      30m     reachable    z1     c1        r07
+HOST    POWER          SINCE  MANAGEMENT  ZONE  CLUSTER  RACK
+r07n01  ● on           30m    reachable   z1    c1       r07
+r07n02  ■ off (stale)  30m    reachable   z1    c1       r07
+r07n03  ▲ unknown      30m    reachable   z1    c1       r07
+r07n04  – disabled     30m    reachable   z1    c1       r07
 ";
         assert_eq!(shown(&at(Format::Table, false), &fleet(), HOSTS, false), wanted);
         let one = shown(&at(Format::Table, false), &fleet()[..1], HOSTS, true);
         assert!(
-            one.starts_with("HOST          r07n01\nPOWER         ● on\n") && one.contains("ADDRESS       10.0.0.1:6230\n"),
+            one.starts_with("HOST         r07n01\nPOWER        ● on\n") && one.contains("ADDRESS      10.0.0.1:6230\n"),
             "{one}"
         );
         assert!(shown(&at(Format::Table, true), &fleet()[..1], HOSTS, false).contains("\u{1b}["));

@@ -159,7 +159,7 @@ pub fn print(text: &str) -> Result<(), Failure> {
 }
 
 fn lines(table: &Table) -> String {
-    table.lines().map(|line| format!("{}\n", line.trim().trim_end())).collect()
+    table.lines().map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(&line).trim_end())).collect()
 }
 
 fn word(value: &Value) -> String {

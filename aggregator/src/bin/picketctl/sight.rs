@@ -175,17 +175,17 @@ mod tests {
             json!({"sequence": 8, "at": "2026-01-01T00:00:00Z", "recorded_at": "2026-01-01T00:00:02Z", "kind": "gap", "first": 3, "last": 7}),
         ];
         let wanted = "\
-AT                     WHAT             DETAIL
-2026-01-01T00:00:02Z   power on → off   seen by polling
-2026-01-01T00:00:00Z   gap 3-7          reports were lost for good here
+AT                    WHAT            DETAIL
+2026-01-01T00:00:02Z  power on → off  seen by polling
+2026-01-01T00:00:00Z  gap 3-7         reports were lost for good here
 ";
         assert_eq!(shown(&at(Format::Table, false), &lines, HISTORY, false), wanted);
         let mut summary = Summary { hosts: Counts { on: 2, off: 1, ..Counts::default() }, ..Summary::default() };
         summary.zones.insert("z1".parse().unwrap(), summary.hosts);
         let wanted = "\
-WHERE     ● ON   ■ OFF   ▲ UNKNOWN   – DISABLED   STALE
-all       2      1       0           0            0
-zone z1   2      1       0           0            0
+WHERE    ● ON  ■ OFF  ▲ UNKNOWN  – DISABLED  STALE
+all      2     1      0          0           0
+zone z1  2     1      0          0           0
 ";
         assert_eq!(shown(&at(Format::Table, false), &summary_lines(&summary), SUMMARY, false), wanted);
     }
