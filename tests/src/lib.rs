@@ -2,5 +2,6 @@
 
 pub mod bmcsim;
 pub mod eventually;
+pub mod harness;
 pub mod peers;
 pub mod ports;

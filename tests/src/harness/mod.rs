@@ -1,0 +1,73 @@
+//! Whole Picket sites for tests, demo and benches: the real daemons over real TLS, each with its own ports and folders.
+//!
+//! Everything is spoken to as a user would: by `picketctl`, by its raw `api` command, or from outside by MQTT.
+
+mod agent;
+mod site;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::bmcsim::{BmcHandle, Config, Initial, Simulator};
+use crate::ports;
+
+pub use agent::Agent;
+pub use site::{Answer, Site};
+
+/// A program of this workspace, beside the running one. `cargo build --workspace --bins` makes them all.
+///
+/// # Errors
+/// When it was not built.
+pub fn program(name: &str) -> Result<PathBuf> {
+    let here = std::env::current_exe().context("where this program is")?;
+    let folder = here.parent().context("folder of this program")?;
+    let folder = if folder.ends_with("deps") { folder.parent().context("target folder")? } else { folder };
+    let program = folder.join(name);
+    ensure!(program.exists(), "{} is missing: run `cargo build --workspace --bins` first", program.display());
+    Ok(program)
+}
+
+/// A simulator on an address of this test alone: hosts that speak IPMI, then hosts that speak Redfish.
+///
+/// # Errors
+/// When it does not start.
+pub fn simulator(prefix: &str, ipmi: usize, redfish: usize) -> Result<Simulator> {
+    let config = Config {
+        ipmi,
+        redfish,
+        address: ports::address()?,
+        ipmi_port: 0,
+        redfish_port: 0,
+        port_per_bmc: true,
+        name_prefix: prefix.to_owned(),
+        initial: Initial::Alternate,
+        ..Config::default()
+    };
+    Simulator::start(config).context("simulator")
+}
+
+/// The simulator's hosts as `hosts import` takes them; each is named as its BMC.
+#[must_use]
+pub fn hosts(simulator: &Simulator, cluster: &str, rack: &str) -> Vec<Value> {
+    simulator.fleet().all().iter().map(|bmc| host(bmc, cluster, rack)).collect()
+}
+
+fn host(bmc: &BmcHandle, cluster: &str, rack: &str) -> Value {
+    let (driver, address) = match (bmc.ipmi(), bmc.redfish()) {
+        (Some(address), _) => ("ipmi", address),
+        (None, Some(address)) => ("redfish", address),
+        (None, None) => return Value::Null,
+    };
+    host_body(bmc.name(), cluster, rack, driver, address, ("admin", "password"))
+}
+
+/// One host as `hosts import` takes it.
+#[must_use]
+pub fn host_body(id: &str, cluster: &str, rack: &str, driver: &str, address: SocketAddr, login: (&str, &str)) -> Value {
+    let (ip, port) = (address.ip().to_string(), address.port());
+    let bmc = json!({ "driver": driver, "address": ip, "port": port, "username": login.0, "password": login.1 });
+    json!({ "id": id, "cluster": cluster, "rack": rack, "bmc": bmc })
+}
