@@ -1,6 +1,6 @@
 //! `tests/demo` as a user runs it: shows what it promises, and Ctrl-C leaves nothing running.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "the helper of a test fails as the test does")]
 
 use std::fs;
 use std::process::Command;

@@ -1,7 +1,5 @@
 //! The main job end to end: a rack polled, seen centrally, commanded, over mutual-TLS MQTT.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::time::Duration;
 
 use picket_tests::eventually::eventually;

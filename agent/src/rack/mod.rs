@@ -3,6 +3,7 @@
 
 pub mod admission;
 mod assignment;
+mod commands;
 pub mod host;
 pub mod operation;
 mod schedule;
@@ -14,30 +15,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use picket_common::clock::Now;
-use picket_common::command::{BmcError, ErrorClass, Outcome, Refusal};
+use picket_common::command::{BmcError, ErrorClass, Refusal};
 use picket_common::id::{HostId, OperationId};
 use picket_common::power::{Cause, Management};
 use picket_common::seal::{self, Belongs, Sealed};
 use picket_common::secret::Secret;
 use picket_common::wire::assign::{Assign, HostAssignment};
 use picket_common::wire::down::{Command, PowerCommand};
-use picket_common::wire::report::{MAX_OVERDUE, OperationReport, Progress, Report};
+use picket_common::wire::report::{MAX_OVERDUE, Report};
 use picket_common::wire::{Generation, Incarnation, Time};
 
-use self::admission::{CentreClock, Standing, Verdict, admit};
+use self::admission::CentreClock;
 use self::assignment::{Assignments, Change, Others};
 use self::host::{Flight, Host, HostRow};
-use self::operation::{Input, ORDER_TIMEOUT, Operation, Phase, Step};
+use self::operation::{Input, ORDER_TIMEOUT, Operation, Phase};
 use self::schedule::Schedule;
 use crate::bmc::{Answer, Ask, Bmc, Completion, DriverError, Job, PowerReply, Reading};
 use crate::observe::{Observation, observe};
 
 /// How often the agent says that it lives.
 pub const HEARTBEAT: Duration = Duration::from_secs(5);
-/// How long after its deadline a command's id is remembered, for copies that come late.
-const SEEN_MARGIN: Duration = Duration::from_secs(600);
-/// Most commands that wait for their assignment.
-const MAX_EARLY: usize = 256;
 
 /// What can happen to the rack.
 #[derive(Debug)]
@@ -362,165 +359,6 @@ impl Rack {
         }
     }
 
-    // ---- commands ----
-
-    fn commanded(&mut self, command: PowerCommand, now: Now, decision: &mut Decision) {
-        let key = (command.operation, command.host.clone());
-        if self.seen.contains_key(&key) {
-            return;
-        }
-        if !self.assignments.covers(command.generation) {
-            self.keep_early(command, now, decision);
-            return;
-        }
-        self.remember(&command, decision);
-        let slot = self.by_id.get(&command.host).copied();
-        let host = slot.and_then(|slot| self.host(slot));
-        let standing = Standing {
-            assignment: host.map(|host| &host.assignment),
-            epoch: self.assignments.epoch,
-            clock: self.clock,
-            queued: host.map_or(0, |host| host.operations.len()),
-        };
-        let verdict = match host {
-            _ if !self.journal_works => Verdict::Refused(Refusal::JournalUnavailable),
-            Some(host) if host.is_locked() => Verdict::Refused(Refusal::PasswordNeeded),
-            _ => admit(&command, standing, now),
-        };
-        match (verdict, slot) {
-            (Verdict::Admitted(left), Some(slot)) => self.admitted(slot, command, left, now, decision),
-            (Verdict::Admitted(_), None) => report(decision, &command, Progress::Done(Outcome::Refused(Refusal::NotAssigned)), now),
-            (Verdict::Expired, _) => report(decision, &command, Progress::Done(Outcome::Expired), now),
-            (Verdict::Refused(refusal), _) => report(decision, &command, Progress::Done(Outcome::Refused(refusal)), now),
-        }
-    }
-
-    /// A command of a newer assignment than ours waits for it, or for its deadline.
-    fn keep_early(&mut self, command: PowerCommand, now: Now, decision: &mut Decision) {
-        if self.early.iter().any(|early| early.operation == command.operation && early.host == command.host) {
-            return;
-        }
-        if self.early.len() < MAX_EARLY {
-            self.early.push(command);
-        } else {
-            self.remember(&command, decision);
-            report(decision, &command, Progress::Done(Outcome::Refused(Refusal::Busy)), now);
-        }
-    }
-
-    fn remember(&mut self, command: &PowerCommand, decision: &mut Decision) {
-        let margin = i64::try_from(SEEN_MARGIN.as_micros()).unwrap_or(i64::MAX);
-        let until = Time(command.deadline.0.saturating_add(margin));
-        self.seen.insert((command.operation, command.host.clone()), until);
-        decision.records.push(Record::Seen(command.operation, command.host.clone(), until));
-    }
-
-    fn admitted(&mut self, slot: usize, command: PowerCommand, left: Duration, now: Now, decision: &mut Decision) {
-        report(decision, &command, Progress::Admitted, now);
-        let until = now.after(left);
-        let operation = Operation {
-            command,
-            deadline_wall: until.wall.into(),
-            phase: Phase::Queued,
-            deadline: until.boottime,
-            ordered_at: Duration::ZERO,
-            last_seen: None,
-            last_error: None,
-        };
-        decision.records.push(Record::Operation(operation.clone()));
-        let Some(host) = self.host_mut(slot) else { return };
-        host.operations.push_back(operation);
-        if host.operations.len() == 1 {
-            self.operate(slot, Input::Start, now, decision);
-        }
-    }
-
-    fn retry_early(&mut self, now: Now, decision: &mut Decision) {
-        for command in std::mem::take(&mut self.early) {
-            self.commanded(command, now, decision);
-        }
-    }
-
-    fn expire_early(&mut self, now: Now, decision: &mut Decision) {
-        let clock = self.clock;
-        let centre_now = clock.map_or(Time::from(now.wall), |clock| clock.latest(now.boottime));
-        let (late, early) = std::mem::take(&mut self.early).into_iter().partition(|command| command.deadline <= centre_now);
-        self.early = early;
-        let late: Vec<PowerCommand> = late;
-        for command in late {
-            self.remember(&command, decision);
-            report(decision, &command, Progress::Done(Outcome::Expired), now);
-        }
-    }
-
-    fn cancelled(&mut self, operation: OperationId, id: &HostId, now: Now, decision: &mut Decision) {
-        self.early.retain(|command| command.operation != operation || command.host != *id);
-        let Some(host) = self.by_id.get(id).copied().and_then(|slot| self.host_mut(slot)) else { return };
-        let waiting = |op: &Operation| op.command.operation == operation && matches!(op.phase, Phase::Queued);
-        let Some(place) = host.operations.iter().position(waiting) else { return };
-        if let Some(operation) = host.operations.remove(place) {
-            end(decision, &operation, Outcome::Cancelled, now);
-        }
-    }
-
-    fn end_operations(&mut self, slot: usize, refusal: Refusal, now: Now, decision: &mut Decision) {
-        let Some(host) = self.host_mut(slot) else { return };
-        host.operation_due = None;
-        for operation in std::mem::take(&mut host.operations) {
-            let outcome = operation.interrupted(refusal);
-            end(decision, &operation, outcome, now);
-        }
-    }
-
-    // ---- the active operation ----
-
-    fn operate(&mut self, slot: usize, input: Input<'_>, now: Now, decision: &mut Decision) {
-        let mut input = Some(input);
-        // Bounded: each turn either waits, asks, or takes one operation off the queue.
-        while let Some(this) = input.take() {
-            let Some(host) = self.host_mut(slot) else { return };
-            let Some(operation) = host.operations.front_mut() else { break };
-            let before = operation.phase.clone();
-            let step = operation.step(this, now.boottime);
-            if operation.phase != before {
-                decision.records.push(Record::Operation(operation.clone()));
-            }
-            match step {
-                Step::Wait(pause) => host.operation_due = Some(now.boottime.saturating_add(pause)),
-                Step::Ask(ask) => self.ask_for_operation(slot, ask, now, decision),
-                Step::Done(outcome) => {
-                    host.operation_due = None;
-                    if let Some(operation) = host.operations.pop_front() {
-                        end(decision, &operation, outcome, now);
-                    }
-                    host.poll_due = host.poll_due.max(now.boottime.saturating_add(Duration::from_secs(1)));
-                    input = Some(Input::Start);
-                }
-            }
-        }
-        self.reschedule(slot);
-    }
-
-    fn ask_for_operation(&mut self, slot: usize, ask: Ask, now: Now, decision: &mut Decision) {
-        let Some(host) = self.host_mut(slot) else { return };
-        if host.in_flight.is_some() {
-            // A poll is under way: one request at a time. Its end starts this one.
-            return;
-        }
-        let blocked = host.blocked_until.is_some_and(|until| until > now.boottime);
-        if blocked {
-            let error = blocked_error(host);
-            host.operation_due = None;
-            let input = if ask == Ask::Status { Input::Read(Err(&error), now.boottime) } else { Input::Ordered(Err(&error)) };
-            self.operate(slot, input, now, decision);
-            return;
-        }
-        host.operation_due = None;
-        let left = host.operations.front().map_or(Duration::ZERO, |operation| operation.deadline.saturating_sub(now.boottime));
-        let timeout = timeout_of(host, ask).min(left.max(Duration::from_millis(1)));
-        self.send(slot, ask, true, timeout, decision);
-    }
-
     // ---- requests ----
 
     fn send(&mut self, slot: usize, ask: Ask, for_operation: bool, timeout: Duration, decision: &mut Decision) {
@@ -780,35 +618,9 @@ fn open(
     seal::open(key, Belongs { host: &assignment.host, address, username }, sealed).ok()
 }
 
-/// Why no request is sent while logins pause.
-fn blocked_error(host: &Host) -> DriverError {
-    let last = host.row.error.as_ref().map_or_else(|| "the login was refused".to_owned(), |error| error.text.clone());
-    DriverError {
-        driver: "picket",
-        address: host.assignment.bmc.as_ref().map(|bmc| bmc.address.clone()).unwrap_or_default(),
-        class: ErrorClass::Auth,
-        code: "auth-blocked".into(),
-        text: format!(
-            "logins are paused after two refusals, or the account could be locked; set the right password. Last answer: {last}"
-        ),
-        maybe_sent: false,
-    }
-}
-
 /// Another text of the same failure is not worth a disk write; anything else is.
 fn worth_a_write(before: &HostRow, after: &HostRow) -> bool {
     let code = |row: &HostRow| row.error.as_ref().map(|error| (error.class, error.code.clone()));
     let without_error = |row: &HostRow| HostRow { error: None, ..row.clone() };
     code(before) != code(after) || without_error(before) != without_error(after)
-}
-
-fn report(decision: &mut Decision, command: &PowerCommand, progress: Progress, now: Now) {
-    let report = OperationReport { operation: command.operation, host: command.host.clone(), at: now.wall.into(), progress };
-    decision.records.push(Record::Report(Box::new(Report::Operation(report))));
-}
-
-fn end(decision: &mut Decision, operation: &Operation, outcome: Outcome, now: Now) {
-    let command = &operation.command;
-    decision.records.push(Record::OperationEnded(command.operation, command.host.clone()));
-    report(decision, command, Progress::Done(outcome), now);
 }

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
+use picket_common::command::Outcome;
 use picket_common::power::{PowerOperation, PowerState};
 use picket_common::wire::assign::{BmcAssignment, Part};
+use picket_common::wire::report::{OperationReport, Progress};
 
 use super::*;
 
