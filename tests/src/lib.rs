@@ -1,5 +1,6 @@
-//! Harness: whole Picket daemons over real sockets, and the simulated and foreign BMCs they talk to.
+//! Harness: whole Picket daemons over real sockets, the simulated and foreign BMCs they talk to, and benches.
 
+pub mod bench;
 pub mod bmcsim;
 pub mod eventually;
 pub mod harness;

@@ -122,7 +122,7 @@ impl User {
 }
 
 /// A program of the machine, looked for where Debian puts it even when `PATH` lacks sbin.
-fn program(name: &str) -> Result<PathBuf> {
+pub(crate) fn program(name: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))

@@ -1,0 +1,24 @@
+//! `picket-bench`: figures of the daemons beside it, against their peers. `tests/bench` builds all and runs it.
+
+use clap::{Parser, Subcommand};
+use picket_tests::bench::poll;
+
+/// Measures whole processes over real sockets against their peers in the same run.
+#[derive(Debug, Parser)]
+#[command(name = "picket-bench", version)]
+struct Arguments {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// CPU and wall time of a status poll: picket-agent, ipmitool and ipmipower on the same simulated BMCs
+    Poll(poll::Options),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().bench {
+        Bench::Poll(options) => poll::run(&options),
+    }
+}
