@@ -3,6 +3,8 @@
 //! Everything is spoken to as a user would: by `picketctl`, by its raw `api` command, or from outside by MQTT.
 
 mod agent;
+pub mod proxy;
+mod rogue;
 mod site;
 
 use std::net::SocketAddr;
@@ -15,6 +17,7 @@ use crate::bmcsim::{BmcHandle, Config, Initial, Simulator};
 use crate::ports;
 
 pub use agent::Agent;
+pub use rogue::{Rogue, Speaker};
 pub use site::{Answer, Site};
 
 /// A program of this workspace, beside the running one. `cargo build --workspace --bins` makes them all.
