@@ -33,9 +33,11 @@ impl Broker {
         Self { address, ca_file: ca_file.to_owned(), identity: Some(identity.clone()), client_id: None }
     }
 
-    /// The options both clients share. MQTT 3.1.1.
+    /// The options both clients share. MQTT 3.1.1. What they say is written at once, line by line: into a file they would
+    /// keep it to themselves for a while.
     pub(super) fn client(&self, name: &str) -> Result<Command> {
-        let mut command = Command::new(program(name)?);
+        let mut command = Command::new(program("stdbuf")?);
+        command.arg("-oL").arg(program(name)?);
         command.args(["-V", "311", "-h", &self.address.ip().to_string(), "-p", &self.address.port().to_string()]);
         command.arg("--cafile").arg(&self.ca_file);
         if let Some(identity) = &self.identity {
