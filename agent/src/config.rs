@@ -102,4 +102,17 @@ mod tests {
         let config: Config = parse("agent.toml", "allowed_bmc_networks = [\"127.0.0.0/8\"]").unwrap();
         assert_eq!(config.max_in_flight, MaxInFlight(4096));
     }
+
+    #[test]
+    fn the_packaged_file_shows_the_defaults() {
+        let shown: String = include_str!("../../packaging/agent.toml")
+            .lines()
+            .filter_map(|line| line.strip_prefix("# ").filter(|line| line.contains(" = ")))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let config = parse::<Config>("agent.toml", &shown).unwrap();
+        let defaults = Config { bmc_ca: config.bmc_ca.clone(), ..Config::default() };
+        assert_eq!(format!("{config:?}"), format!("{defaults:?}"));
+        assert!(config.bmc_ca.is_some(), "an example of a key without a default");
+    }
 }

@@ -11,6 +11,9 @@ use picket_agent::{join, log, run};
 use picket_common::join::JoinToken;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// What the process ends with after a panic, as Rust's own programs do.
+const PANICKED: i32 = 101;
+
 /// Polls the BMCs of a rack, keeps their power state, acts near the hardware.
 #[derive(Parser)]
 #[command(version, about)]
@@ -54,6 +57,7 @@ fn main() -> Result<()> {
     match arguments.command.unwrap_or(Command::Run) {
         Command::Run => {
             log::start(&config.log).context("log")?;
+            end_on_panic();
             let identity = Files::new(&arguments.state_dir).load()?;
             runtime.block_on(run::run(identity, &config, &arguments.state_dir, stopped()))?;
         }
@@ -65,6 +69,15 @@ fn main() -> Result<()> {
         Command::Status { json } => show(&arguments.state_dir, json)?,
     }
     Ok(())
+}
+
+/// A part that panicked must not be missing in silence, be it a thread or a task: the process ends, and starts again from the
+/// last commit.
+fn end_on_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        tracing::error!(thread = std::thread::current().name(), %panic, "panicked: the agent ends");
+        std::process::exit(PANICKED);
+    }));
 }
 
 /// Done at SIGTERM or SIGINT.
@@ -102,4 +115,25 @@ fn show(state_dir: &std::path::Path, json: bool) -> Result<()> {
     println!("refused   {} messages", status.refused_messages);
     println!("journal   {}", if status.journal { "works" } else { "FAILS: orders are refused" });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHILD: &str = "PICKET_TEST_PANIC";
+
+    /// This test again, in a process of its own that only its hook can end with 101.
+    #[test]
+    fn a_panic_on_any_thread_ends_the_process() {
+        if std::env::var_os(CHILD).is_some() {
+            end_on_panic();
+            drop(std::thread::Builder::new().name("ipmi".into()).spawn(|| panic!("broken")).unwrap().join());
+            return;
+        }
+        let name = "tests::a_panic_on_any_thread_ends_the_process";
+        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+        let ended = again.args(["--exact", name]).env(CHILD, "1").output().unwrap();
+        assert_eq!(ended.status.code(), Some(PANICKED), "{ended:?}");
+    }
 }

@@ -181,7 +181,7 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D:
 }
 
 fn of_the_agent<'de, D: Deserializer<'de>>(_: D) -> Result<Option<()>, D::Error> {
-    Err(D::Error::custom("`sync_poolsize` bounds what an agent has in flight: set it in agent.toml"))
+    Err(D::Error::custom("`sync_poolsize` bounds what an agent has in flight: set `max_in_flight` in agent.toml"))
 }
 
 fn log_filter<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
