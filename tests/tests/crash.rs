@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use picket_tests::bmcsim::{BmcHandle, Simulator};
+use picket_tests::bmcsim::{BmcHandle, Profile, Simulator};
 use picket_tests::eventually::eventually;
 use picket_tests::harness::proxy::{Line, Proxy};
 use picket_tests::harness::{Agent, Site, hosts, simulator};
@@ -310,7 +310,7 @@ fn agents_killed_while_hosts_change() {
 
 #[test]
 fn broker_cut_off_while_hosts_change() {
-    // Long enough that connections time out on their own, short enough for every test run.
+    // A quarter of a minute each: long enough that silence is noticed (three heartbeats), short enough for every test run.
     const CHANGES_IN_A_CUT: usize = 4;
     let mut racks = Racks::watched(48);
     let gate: SocketAddr = racks.site.mqtt().parse().unwrap();
@@ -402,4 +402,50 @@ fn until_alone(agent: &Agent, hosts: u64, waiting: u64) -> u64 {
         Ok(number("outbox"))
     })
     .unwrap()
+}
+
+#[test]
+fn orders_under_way_survive_either_death() {
+    let mut racks = Racks::watched(4);
+    for bmc in racks.bmcs() {
+        bmc.set_profile(Profile { off_delay_ms: 2_000, ..bmc.profile() });
+        bmc.set_power(true);
+    }
+    racks.until_true();
+    let orders: Vec<String> = racks.bmcs().map(|bmc| ordered(&racks.site, bmc.name(), "cycle")).collect();
+    eventually(PATIENCE, || {
+        ensure!(racks.bmcs().all(|bmc| bmc.counters().orders == 1), "not all BMCs have their order");
+        Ok(())
+    })
+    .unwrap();
+    racks.agents[0].kill();
+    racks.site.kill_aggregator();
+    racks.agents[0].start().unwrap();
+    racks.site.start_aggregator().unwrap();
+    for (bmc, order) in racks.bmcs().zip(&orders) {
+        let operation = racks.site.json(&["op", "wait", order, "--timeout", "60"]);
+        let ended = operation.or_else(|_| racks.site.json(&["op", "show", order])).unwrap();
+        let result = ended["hosts"][0]["result"].as_str().unwrap_or_default();
+        // The agent that died cannot know what became of its request, unless it saw the host go down and up.
+        let died = racks.simulators[0].bmc(bmc.name()).is_some();
+        assert!(result == "changed" || (died && result == "unknown"), "{}: {ended}", bmc.name());
+        assert!(bmc.is_on() && bmc.counters().orders == 1, "{}: sent again: {:?}", bmc.name(), bmc.calls(0));
+        eventually(PATIENCE, || tells_once(&racks.site, bmc.name(), order)).unwrap();
+    }
+    racks.until_true();
+}
+
+/// Orders something and does not wait for it; gives the operation's id.
+fn ordered(site: &Site, host: &str, action: &str) -> String {
+    let rows = site.json(&["power", action, host, "--no-wait"]).unwrap();
+    rows[0]["operation"].as_str().unwrap().to_owned()
+}
+
+/// The history says once that the operation was accepted, and once how it ended.
+fn tells_once(site: &Site, host: &str, operation: &str) -> Result<()> {
+    let history = site.json(&["history", host])?;
+    let lines = history.as_array().context("no list")?;
+    let count = |kind: &str| lines.iter().filter(|line| line["kind"] == kind && line["operation_id"] == operation).count();
+    ensure!((count("operation-accepted"), count("operation-done")) == (1, 1), "{host}: {history}");
+    Ok(())
 }
