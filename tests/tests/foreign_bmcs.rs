@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use picket_tests::bmcsim::{BmcHandle, Faults, Unplug};
+use picket_tests::bmcsim::{BmcHandle, Faults, Simulator, Unplug};
 use picket_tests::eventually::eventually;
 use picket_tests::harness::{Agent, Site, host_body, simulator};
 use picket_tests::peers::curl::Curl;
@@ -234,13 +234,13 @@ impl Stand {
             let (code, row) = self.power(host, &["off"]);
             assert_eq!((code, &row["bmc_error"]["code"]), (3, &json!("auth-blocked")), "{row}");
         }
-        self.alerts_are(&[], &[(host, "bmc-auth-failed", "firing")]);
+        self.alerts_are(host, &[], &["firing bmc-auth-failed"]);
         self.set_password(host, bmc.host(host)["bmc"]["password"].as_str().unwrap());
         self.site.until(host, "management", "reachable", PATIENCE).unwrap();
         self.site.until(host, "power", "on", PATIENCE).unwrap();
         self.agrees(host, bmc, Power::On, "with the right password again");
-        self.alerts_are(&[], &[]);
-        self.alerts_are(&["--all"], &[(host, "bmc-auth-failed", "resolved")]);
+        self.alerts_are(host, &[], &[]);
+        self.alerts_are(host, &["--all"], &["resolved bmc-auth-failed"]);
         eventually(PATIENCE, || {
             let told = alert_events(&events.log()?);
             ensure!(told == ["firing bmc-auth-failed", "resolved bmc-auth-failed"], "events {told:?}");
@@ -254,26 +254,19 @@ impl Stand {
         bmc.dies().unwrap();
         self.site.until(host, "power", "unknown", PATIENCE).unwrap();
         self.site.until(host, "management", "lost", PATIENCE).unwrap();
-        self.alerts_are(&[], &[(host, "bmc-lost", "firing")]);
+        self.alerts_are(host, &[], &["firing bmc-lost"]);
         bmc.returns().unwrap();
         self.site.until(host, "management", "reachable", PATIENCE).unwrap();
         self.site.until(host, "power", "off", PATIENCE).unwrap();
         self.agrees(host, bmc, Power::Off, "with its BMC back");
-        self.alerts_are(&[], &[]);
+        self.alerts_are(host, &[], &[]);
     }
 
-    /// `picketctl alerts` shows exactly these of (host, kind, state).
-    fn alerts_are(&self, arguments: &[&str], wanted: &[(&str, &str, &str)]) {
+    /// `picketctl alerts` shows exactly these of a host, each as "STATE KIND".
+    fn alerts_are(&self, host: &str, arguments: &[&str], wanted: &[&str]) {
         let shown = self.site.json(&[&["alerts"], arguments].concat()).unwrap();
-        let word = |alert: &Value, name: &str| alert[name].as_str().unwrap_or_default().to_owned();
-        let found: Vec<_> = shown
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|alert| (word(alert, "host"), word(alert, "kind"), word(alert, "state")))
-            .collect();
-        let found: Vec<_> = found.iter().map(|(host, kind, state)| (host.as_str(), kind.as_str(), state.as_str())).collect();
-        assert_eq!(found, wanted, "{shown}");
+        let of_host = shown.as_array().unwrap().iter().filter(|alert| alert["host"] == host);
+        assert_eq!(of_host.map(alert_words).collect::<Vec<_>>(), wanted, "{host}: {shown}");
     }
 
     /// `picketctl events tail` of a host into a file; follows by the time this returns.
@@ -294,16 +287,16 @@ impl Stand {
     }
 }
 
-/// "firing KIND" and "resolved KIND", in the order of the events.
+fn alert_words(alert: &Value) -> String {
+    let word = |name: &str| alert[name].as_str().unwrap_or_default().to_owned();
+    format!("{} {}", word("state"), word("kind"))
+}
+
+/// The alerts among the events of a log, in their order.
 fn alert_events(log: &str) -> Vec<String> {
     let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    events
-        .filter(|event| event["type"].as_str().is_some_and(|kind| kind.starts_with("io.picket.alert.")))
-        .map(|event| {
-            let word = |name: &str| event["data"][name].as_str().unwrap_or_default().to_owned();
-            format!("{} {}", word("state"), word("kind"))
-        })
-        .collect()
+    let alerts = events.filter(|event| event["type"].as_str().is_some_and(|kind| kind.starts_with("io.picket.alert.")));
+    alerts.map(|event| alert_words(&event["data"])).collect()
 }
 
 #[test]
@@ -377,35 +370,45 @@ fn sushy_with_a_wrong_password_and_away() {
 /// An order that the simulator counts, and how often the operations give it. A cycle is off, then on.
 const ORDERS: &[(&str, usize)] = &[("on", 3), ("off", 2), ("cycle", 0), ("reset", 1), ("soft", 1), ("diag", 0)];
 
+/// How often the operations really change the power.
+const CHANGES: usize = 6;
+
 #[test]
 fn our_simulator_does_every_operation_once() {
     let simulator = simulator("bmc", 2, 2).unwrap();
-    let bmcs = simulator.fleet().all();
-    bmcs.iter().for_each(|bmc| bmc.set_power(true));
-    let hosts: Vec<(&str, &dyn Bmc)> = bmcs.iter().map(|bmc| (bmc.name(), bmc as &dyn Bmc)).collect();
-    let stand = stand(&hosts);
+    let stand = stand(&all_on(&simulator));
     std::thread::scope(|scope| {
-        for bmc in bmcs {
+        for bmc in simulator.fleet().all() {
             let stand = &stand;
-            scope.spawn(move || stand.operates(bmc.name(), bmc));
+            scope.spawn(move || {
+                let before = bmc.changes().len();
+                stand.operates(bmc.name(), bmc);
+                assert_eq!((bmc.changes().len() - before, bmc.truth().resets), (CHANGES, 1), "{}", bmc.name());
+                for (order, times) in ORDERS {
+                    assert_eq!(bmc.orders(order), *times, "{}: {order}", bmc.name());
+                }
+            });
         }
     });
-    for bmc in bmcs {
-        for (order, times) in ORDERS {
-            assert_eq!(bmc.orders(order), *times, "{}: {order}", bmc.name());
-        }
-    }
 }
 
 #[test]
 fn our_simulator_with_a_wrong_password_and_away() {
     let simulator = simulator("bmc", 1, 1).unwrap();
-    let mut bmcs = simulator.fleet().all().to_vec();
+    let stand = stand(&all_on(&simulator));
+    std::thread::scope(|scope| {
+        for bmc in simulator.fleet().all() {
+            let stand = &stand;
+            scope.spawn(move || {
+                stand.is_blocked_by_a_wrong_password(bmc.name(), bmc);
+                stand.is_unknown_while_its_bmc_is_away(bmc.name(), &mut bmc.clone());
+            });
+        }
+    });
+}
+
+fn all_on(simulator: &Simulator) -> Vec<(&str, &dyn Bmc)> {
+    let bmcs = simulator.fleet().all();
     bmcs.iter().for_each(|bmc| bmc.set_power(true));
-    for bmc in &mut bmcs {
-        let name = bmc.name().to_owned();
-        let stand = stand(&[(&name, bmc)]);
-        stand.is_blocked_by_a_wrong_password(&name, bmc);
-        stand.is_unknown_while_its_bmc_is_away(&name, bmc);
-    }
+    bmcs.iter().map(|bmc| (bmc.name(), bmc as &dyn Bmc)).collect()
 }
