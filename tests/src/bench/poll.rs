@@ -100,7 +100,7 @@ fn measure(count: u32, runs: u32, plan: &Plan, peers: &Peers) -> Result<Fleet> {
     let mut fleet = Fleet { bmcs: count, samples: BTreeMap::new(), idle: Vec::new() };
     for run in 1..=runs {
         eprintln!("{count} BMCs, run {run} of {runs}");
-        let mut note = |client, sample| fleet.samples.entry(client).or_insert_with(Vec::new).push(sample);
+        let mut note = |client, sample| fleet.samples.entry(client).or_default().push(sample);
         note(Client::AgentEnabled, stage.enabled()?);
         note(Client::AgentKept, stage.kept(plan.window)?);
         note(Client::AgentStarted, stage.started()?);
