@@ -75,6 +75,18 @@ pub struct Completion {
     pub result: Result<Answer, DriverError>,
 }
 
+/// Code of the error that a driver gives to jobs it leaves undone because the agent stops.
+pub const SHUTTING_DOWN: &str = "shutting-down";
+
+impl Completion {
+    /// Whether the agent's own stop ended the request. It says nothing about the BMC: the request counts as never answered,
+    /// as after a crash, and what it was for goes on from the journal.
+    #[must_use]
+    pub fn is_left_undone(&self) -> bool {
+        self.result.as_ref().is_err_and(|error| error.code == SHUTTING_DOWN)
+    }
+}
+
 /// A BMC's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {

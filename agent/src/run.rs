@@ -10,7 +10,7 @@ use picket_common::command::Outcome;
 use picket_common::id::HostId;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::bmc::Ask;
+use crate::bmc::{Ask, Completion};
 use crate::clock;
 use crate::config::Config;
 use crate::driver::ipmi::{Ipmi, IpmiError};
@@ -76,7 +76,10 @@ pub async fn run(identity: Identity, config: &Config, state_dir: &Path, stop: im
     let (events, inbox) = channel();
     let completions: Completions = {
         let events = events.clone();
-        Arc::new(move |completions| tell(&events, Event::Completed(completions)))
+        Arc::new(move |mut completions: Vec<Completion>| {
+            completions.retain(|completion| !completion.is_left_undone());
+            tell(&events, Event::Completed(completions));
+        })
     };
     let work = Arc::new(Work::new(drivers(config, &journal, &completions)?, completions));
     let gauge = Arc::new(Gauge::default());

@@ -15,7 +15,7 @@ use ipmi_rs_core::connection::{IpmiConnection as _, LogicalUnit, Request, Reques
 use picket_common::id::HostId;
 
 use super::Completions;
-use crate::bmc::{Completion, DriverError, ErrorClass, Job};
+use crate::bmc::{Completion, DriverError, ErrorClass, Job, SHUTTING_DOWN};
 use crate::clock;
 use crate::ipmi::settings::Settings;
 use crate::ipmi::{Reply, power};
@@ -59,14 +59,16 @@ impl Open {
                 Err(error) => tracing::warn!(%error, "no thread for the local BMC"),
             }
         }
+        let code = if matches!(*thread, Thread::Ended) { SHUTTING_DOWN } else { "driver-closed" };
         for job in jobs {
             let unsent = match &*thread {
                 Thread::Running(sender) => sender.send((job, now)).err().map(|unsent| unsent.0.0),
                 Thread::NotYet | Thread::Ended => Some(job),
             };
-            refused.extend(unsent.map(|job| {
-                fail(&job, now, ErrorClass::Connection, "driver-closed", "the local BMC is not served any more".into(), false)
-            }));
+            refused
+                .extend(unsent.map(|job| {
+                    fail(&job, now, ErrorClass::Connection, code, "the local BMC is not served any more".into(), false)
+                }));
         }
         drop(thread);
         if !refused.is_empty() {

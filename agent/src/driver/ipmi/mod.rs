@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 
 use super::address::AllowedNetworks;
 use super::{Completions, Descriptor, Driver, OptionDescriptor};
-use crate::bmc::{Completion, DriverError, ErrorClass, Job};
+use crate::bmc::{Completion, DriverError, ErrorClass, Job, SHUTTING_DOWN};
 use crate::clock;
 
 /// Port of RMCP.
@@ -219,8 +219,8 @@ fn closed(job: &Job) -> Completion {
         driver: DESCRIPTOR.name,
         address: job.bmc.address.clone(),
         class: ErrorClass::Connection,
-        code: "driver-closed".into(),
-        text: "the ipmi driver is shut down".into(),
+        code: SHUTTING_DOWN.into(),
+        text: "the agent is shutting down".into(),
         maybe_sent: false,
     };
     Completion { ticket: job.ticket, begun: clock::boottime(), result: Err(error) }

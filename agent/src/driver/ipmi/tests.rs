@@ -189,7 +189,7 @@ fn forget_and_shutdown_close_sessions_and_tolerate_silence() {
     let outstanding = client.next();
     assert_eq!(outstanding.ticket, 77);
     assert_eq!(outstanding.result.unwrap_err().class, ErrorClass::Connection);
-    assert_eq!(client.ask(&hosts[1], Ask::Status).unwrap_err().code, "driver-closed");
+    assert_eq!(client.ask(&hosts[1], Ask::Status).unwrap_err().code, crate::bmc::SHUTTING_DOWN);
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub use self::memory::{Memory, RedfishMemory, RememberedSystem, Volatile};
 use self::tls::Peers;
 use super::address::AllowedNetworks;
 use super::{Completions, Descriptor, Driver};
-use crate::bmc::{Answer, Ask, Completion, ErrorClass, Job};
+use crate::bmc::{Answer, Ask, Completion, ErrorClass, Job, SHUTTING_DOWN};
 use crate::clock;
 
 const DEFAULT_PORT: u16 = 443;
@@ -223,7 +223,7 @@ impl Shared {
 }
 
 fn shutting_down() -> Failure {
-    Failure::connection("shutting-down", "the agent is shutting down")
+    Failure::connection(SHUTTING_DOWN, "the agent is shutting down")
 }
 
 impl Driver for Redfish {
