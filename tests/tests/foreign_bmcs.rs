@@ -1,7 +1,7 @@
 //! The whole of Picket in front of BMC software that is not ours, judged by clients that are not ours either: OpenIPMI's
 //! `ipmi_sim` by `ipmitool`, `ipmisim` by its own state, sushy-tools' emulator by `curl`; and our simulator by the same.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::time::Duration;
 
@@ -377,6 +377,9 @@ const CHANGES: usize = 6;
 fn our_simulator_does_every_operation_once() {
     let simulator = simulator("bmc", 2, 2).unwrap();
     let stand = stand(&all_on(&simulator));
+    for bmc in simulator.fleet().all().iter().filter(|bmc| bmc.ipmi().is_some()) {
+        assert_eq!(logins(bmc), ["suite-17"], "{}: one login, the stronger suite first", bmc.name());
+    }
     std::thread::scope(|scope| {
         for bmc in simulator.fleet().all() {
             let stand = &stand;
@@ -405,6 +408,11 @@ fn our_simulator_with_a_wrong_password_and_away() {
             });
         }
     });
+}
+
+/// How the logins so far ended.
+fn logins(bmc: &BmcHandle) -> Vec<String> {
+    bmc.calls(0).into_iter().filter(|call| call.action == "login").map(|call| call.result).collect()
 }
 
 fn all_on(simulator: &Simulator) -> Vec<(&str, &dyn Bmc)> {
