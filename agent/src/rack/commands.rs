@@ -17,6 +17,8 @@ use crate::bmc::{Ask, DriverError};
 
 /// How long after its deadline a command's id is remembered, for copies that come late.
 const SEEN_MARGIN: Duration = Duration::from_secs(600);
+/// Longest time an operation may be given, so the latest deadline that a command still under way can have.
+const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Most commands that wait for their assignment.
 const MAX_EARLY: usize = 256;
 
@@ -46,9 +48,13 @@ impl Rack {
         };
         match (verdict, slot) {
             (Verdict::Admitted(left), Some(slot)) => self.admitted(slot, command, left, now, decision),
-            (Verdict::Admitted(_), None) => report(decision, &command, Progress::Done(Outcome::Refused(Refusal::NotAssigned)), now),
-            (Verdict::Expired, _) => report(decision, &command, Progress::Done(Outcome::Expired), now),
-            (Verdict::Refused(refusal), _) => report(decision, &command, Progress::Done(Outcome::Refused(refusal)), now),
+            (Verdict::Admitted(_), None) => {
+                report(decision, command.operation, &command.host, Progress::Done(Outcome::Refused(Refusal::NotAssigned)), now)
+            }
+            (Verdict::Expired, _) => report(decision, command.operation, &command.host, Progress::Done(Outcome::Expired), now),
+            (Verdict::Refused(refusal), _) => {
+                report(decision, command.operation, &command.host, Progress::Done(Outcome::Refused(refusal)), now)
+            }
         }
     }
 
@@ -61,19 +67,23 @@ impl Rack {
             self.early.push(command);
         } else {
             self.remember(&command, decision);
-            report(decision, &command, Progress::Done(Outcome::Refused(Refusal::Busy)), now);
+            report(decision, command.operation, &command.host, Progress::Done(Outcome::Refused(Refusal::Busy)), now);
         }
     }
 
     fn remember(&mut self, command: &PowerCommand, decision: &mut Decision) {
+        self.mark_seen(command.operation, &command.host, command.deadline, decision);
+    }
+
+    fn mark_seen(&mut self, operation: OperationId, host: &HostId, deadline: Time, decision: &mut Decision) {
         let margin = i64::try_from(SEEN_MARGIN.as_micros()).unwrap_or(i64::MAX);
-        let until = Time(command.deadline.0.saturating_add(margin));
-        self.seen.insert((command.operation, command.host.clone()), until);
-        decision.records.push(Record::Seen(command.operation, command.host.clone(), until));
+        let until = Time(deadline.0.saturating_add(margin));
+        self.seen.insert((operation, host.clone()), until);
+        decision.records.push(Record::Seen(operation, host.clone(), until));
     }
 
     fn admitted(&mut self, slot: usize, command: PowerCommand, left: Duration, now: Now, decision: &mut Decision) {
-        report(decision, &command, Progress::Admitted, now);
+        report(decision, command.operation, &command.host, Progress::Admitted, now);
         let until = now.after(left);
         let operation = Operation {
             command,
@@ -106,12 +116,18 @@ impl Rack {
         let late: Vec<PowerCommand> = late;
         for command in late {
             self.remember(&command, decision);
-            report(decision, &command, Progress::Done(Outcome::Expired), now);
+            report(decision, command.operation, &command.host, Progress::Done(Outcome::Expired), now);
         }
     }
 
     pub(super) fn cancelled(&mut self, operation: OperationId, id: &HostId, now: Now, decision: &mut Decision) {
         self.early.retain(|command| command.operation != operation || command.host != *id);
+        if !self.seen.contains_key(&(operation, id.clone())) {
+            // It has not come yet: when it does it is refused as seen, so it can be called cancelled now.
+            self.mark_seen(operation, id, now.after(MAX_TIMEOUT).wall.into(), decision);
+            report(decision, operation, id, Progress::Done(Outcome::Cancelled), now);
+            return;
+        }
         let Some(host) = self.by_id.get(id).copied().and_then(|slot| self.host_mut(slot)) else { return };
         let waiting = |op: &Operation| op.command.operation == operation && matches!(op.phase, Phase::Queued);
         let Some(place) = host.operations.iter().position(waiting) else { return };
@@ -192,13 +208,13 @@ fn blocked_error(host: &Host) -> DriverError {
     }
 }
 
-fn report(decision: &mut Decision, command: &PowerCommand, progress: Progress, now: Now) {
-    let report = OperationReport { operation: command.operation, host: command.host.clone(), at: now.wall.into(), progress };
+fn report(decision: &mut Decision, operation: OperationId, host: &HostId, progress: Progress, now: Now) {
+    let report = OperationReport { operation, host: host.clone(), at: now.wall.into(), progress };
     decision.records.push(Record::Report(Box::new(Report::Operation(report))));
 }
 
 fn end(decision: &mut Decision, operation: &Operation, outcome: Outcome, now: Now) {
     let command = &operation.command;
     decision.records.push(Record::OperationEnded(command.operation, command.host.clone()));
-    report(decision, command, Progress::Done(outcome), now);
+    report(decision, command.operation, &command.host, Progress::Done(outcome), now);
 }

@@ -470,6 +470,33 @@ fn a_command_waits_for_its_assignment_or_its_deadline() {
 }
 
 #[test]
+fn what_is_cancelled_before_it_begins_never_begins() {
+    let mut world = World::new(&["h"]);
+    world.run(5);
+    let command = world.command(1, "h", PowerOperation::Off);
+    let cancel =
+        |number| Event::Commanded(Command::Cancel { operation: OperationId(uuid::Uuid::from_u128(number)), host: id("h") });
+    // The cancellation overtakes its command.
+    world.apply(cancel(1));
+    world.apply(Event::Commanded(Command::Power(command)));
+    // One waits for its assignment, one behind another operation, one is under way and cannot be taken back.
+    let mut early = world.command(2, "h", PowerOperation::Off);
+    early.generation = generation(99);
+    world.apply(Event::Commanded(Command::Power(early)));
+    world.apply(cancel(2));
+    world.order(3, "h", PowerOperation::Status);
+    world.order(4, "h", PowerOperation::Off);
+    world.apply(cancel(4));
+    world.apply(cancel(3));
+    world.run(30);
+    for number in [1, 2, 4] {
+        assert_eq!(world.outcomes(number), [Outcome::Cancelled], "{number}");
+    }
+    assert_eq!(world.outcomes(3), [Outcome::Read(PowerState::On)]);
+    assert_eq!(world.orders("h"), []);
+}
+
+#[test]
 fn disabling_stops_all_traffic_at_once_and_enabling_starts_at_unknown() {
     let mut world = World::new(&["h"]);
     world.run(15);
