@@ -89,7 +89,7 @@ impl Found<'_> {
     }
 }
 
-/// The filter's levels as far as they narrow the search; [`matches`] has the last word.
+/// The filter's levels as far as they narrow the search; [`matches()`] has the last word.
 struct Wanted<'a> {
     branch: Option<&'a str>,
     cluster: Option<&'a str>,

@@ -68,7 +68,7 @@ impl Reply {
 pub enum Event {
     /// The request's end.
     Done(Result<Reply, Failure>),
-    /// [`Session::close`] is through.
+    /// [`Session::close`](super::Session::close) is through.
     Closed,
 }
 

@@ -207,7 +207,7 @@ fn status_kind(status: StatusCode) -> Kind {
 }
 
 impl IntoResponse for ApiError {
-    /// The status with the error beside it: [`super::frame`] writes the body, for it knows the request's id.
+    /// The status with the error beside it: `super::frame` writes the body, for it knows the request's id.
     fn into_response(self) -> Response {
         let mut response = self.kind().status.into_response();
         response.extensions_mut().insert(self);
