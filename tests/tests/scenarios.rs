@@ -1,7 +1,7 @@
 //! The scenarios of out-of-band management as operators know them, 01 to 07, each end to end on an IPMI and a Redfish host:
 //! by `picketctl`, judged by what the simulated BMCs say of themselves.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::thread;
 use std::time::Duration;
