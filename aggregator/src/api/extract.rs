@@ -5,12 +5,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use bytes::BytesMut;
+use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
 
 use super::problem::ApiError;
@@ -20,6 +21,9 @@ pub const MAX_BODY: usize = 64 * 1024;
 
 /// Largest body of an import, in bytes: about 20,000 hosts.
 pub const MAX_IMPORT: usize = 8 * 1024 * 1024;
+
+/// Most bytes read and thrown away of a body that is too large.
+const MAX_REST: usize = 4 * 1024 * 1024;
 
 /// A body must be there within this: a slow sender must not hold a connection for ever.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -56,20 +60,32 @@ pub struct Json<T>(pub T);
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        parse(&body(request, state, MAX_BODY).await?).map(Self)
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        parse(&body(request, MAX_BODY).await?).map(Self)
     }
 }
 
-/// The whole body, at most `limit` bytes (the route's `DefaultBodyLimit` must say the same).
-pub async fn body<S: Send + Sync>(request: Request, state: &S, limit: usize) -> Result<Bytes, ApiError> {
-    let bytes = tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state))
-        .await
-        .map_err(|_| ApiError::TooSlow(BODY_TIMEOUT.as_secs()))?;
-    bytes.map_err(|rejection: BytesRejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge(limit),
-        status => ApiError::Status(status),
-    })
+/// The whole body, at most `limit` bytes.
+pub async fn body(request: Request, limit: usize) -> Result<Bytes, ApiError> {
+    let read = tokio::time::timeout(BODY_TIMEOUT, bounded(request, limit)).await;
+    read.map_err(|_| ApiError::TooSlow(BODY_TIMEOUT.as_secs()))?
+}
+
+/// Of a body that is too large the rest is read away, within reason: a connection that ends with bytes unread is reset, and
+/// then the sender never sees why.
+async fn bounded(request: Request, limit: usize) -> Result<Bytes, ApiError> {
+    let mut chunks = request.into_body().into_data_stream();
+    let (mut kept, mut length) = (BytesMut::new(), 0_usize);
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| ApiError::Status(StatusCode::BAD_REQUEST))?;
+        length = length.saturating_add(chunk.len());
+        if length <= limit {
+            kept.extend_from_slice(&chunk);
+        } else if length > limit.saturating_add(MAX_REST) {
+            break;
+        }
+    }
+    if length <= limit { Ok(kept.freeze()) } else { Err(ApiError::TooLarge(limit)) }
 }
 
 /// Parses a JSON body; an empty one counts as `{}`.

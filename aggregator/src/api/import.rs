@@ -36,7 +36,7 @@ struct Line {
 }
 
 pub(super) async fn hosts(State(api): State<Api>, Who(who): Who, request: HttpRequest) -> Result<Response, ApiError> {
-    let bytes = body(request, &api, MAX_IMPORT).await?;
+    let bytes = body(request, MAX_IMPORT).await?;
     let lines: Vec<_> = lines(&bytes).collect();
     if lines.len() > MAX_LINES {
         return Err(ApiError::invalid("body", format!("has more than {MAX_LINES} lines")));

@@ -19,7 +19,7 @@ mod seal;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, FromRef, FromRequestParts, Request};
+use axum::extract::{FromRef, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn};
@@ -88,10 +88,8 @@ pub fn router(context: Context, authority: Arc<Authority>) -> Router {
         .route("/v1/events", get(events::events))
         .route("/livez", get(observe::livez))
         .route("/readyz", get(observe::readyz))
+        .route("/v1/import/hosts", post(import::hosts))
         .fallback(no_route)
-        .layer(DefaultBodyLimit::max(extract::MAX_BODY))
-        // An inner limit wins over an outer one.
-        .route("/v1/import/hosts", post(import::hosts).layer(DefaultBodyLimit::max(extract::MAX_IMPORT)))
         .layer(from_fn(frame))
         .with_state(api)
 }
