@@ -237,6 +237,44 @@ async fn a_revoked_key_loses_its_session_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_is_no_longer_the_agents_is_cut_and_kept_out() {
+    let mut rig = Rig::new().await;
+    let (certificate, key, spki) = Rig::agent_of(&rig.authority, "r07", clock::now());
+    let tls = rig.client_tls(Some((certificate, key, spki.clone())));
+    let mut old = rig.tls(&tls).await.unwrap();
+    old.send(&connect("r07", 60, None)).await;
+    assert_eq!(old.packet().await, Some((0x20, vec![0, 0])));
+    let other = rig.agent("r08").await;
+    rig.disown(&spki);
+    assert_eq!(old.packet().await, None, "its live session is cut");
+    assert_eq!(rig.inbound().await, Some(Inbound::Disconnected { agent: agent("r07") }));
+    let mut again = rig.tls(&tls).await.unwrap();
+    again.try_send(&connect("r07", 60, None)).await;
+    assert_eq!(again.packet().await, None, "and it gets no other");
+    assert_serves(&mut rig, "r07").await;
+    drop(other);
+    assert_eq!(rig.inbound().await, Some(Inbound::Disconnected { agent: agent("r08") }), "others stayed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn filters_of_one_packet_are_bounded_and_read_once() {
+    let mut rig = Rig::new().await;
+    let mut raw = rig.consumer("grafana").await;
+    raw.send(&subscribe(1, &["picket/v1/state/#"; 64], 0)).await;
+    assert_eq!(raw.packet().await, Some((0x90, [vec![0, 1], vec![0; 64]].concat())));
+    // The next answer comes after the snapshots.
+    raw.send(&subscribe(2, &["picket/v1/i/#"], 0)).await;
+    assert_eq!(raw.packet().await, Some((0x90, vec![0, 2, DENIED])));
+    assert_eq!(rig.snapshots(), 1, "one filter, one snapshot");
+    raw.send(&subscribe(3, &["a"; 65], 0)).await;
+    assert_eq!(raw.packet().await, None, "65 filters are malformed");
+    let mut raw = rig.consumer("grafana").await;
+    raw.send(&[&[0xa2, 0xc5, 1, 0, 1][..], &[0, 1, b'a'].repeat(65)].concat()).await;
+    assert_eq!(raw.packet().await, None);
+    assert_serves(&mut rig, "r07").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mosquittos_clients_see_every_retained_document() {
     let rig = Rig::new().await;
     rig.fill(5_000);
@@ -349,7 +387,8 @@ async fn ten_thousand_events_reach_every_consumer_in_order() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_agent_says_waits_for_a_slow_core_and_is_not_lost() {
-    let mut rig = Rig::with(Limits::default(), 4).await;
+    // The core is to be what it waits for.
+    let mut rig = Rig::with(Limits { agent_rate: 10_000, ..Limits::default() }, 4).await;
     let mut client = rig.agent_client("r07");
     client.connected().await;
     let sender = client.sender();

@@ -81,15 +81,16 @@ fn broken(what: &'static str, error: &dyn std::error::Error) -> ApiError {
 
 pub(super) async fn join(State(api): State<Api>, Json(body): Json<JoinRequest>) -> Result<Shown<JoinResponse>, ApiError> {
     let now = clock::now();
-    if !api.limits.joins.take(now.boottime) {
-        return Err(ApiError::TooMany(1));
-    }
     let row = api.view().join_tokens.get(body.token_id.as_str()).cloned().ok_or(ApiError::JoinRefused)?;
     let secret = Secret::new(row.secret.clone());
     let ca_hash = api.authority.ca_spki_sha256();
     if !verify(&secret, "request", &[&ca_hash, &body.token_id, &body.csr, &body.sealing_key], &body.proof) {
         tracing::warn!(token_id = %row.id, "join with a wrong proof");
         return Err(ApiError::JoinRefused);
+    }
+    // Only now: else anybody could use up what those with a token need. Refusing costs no more than a hash.
+    if !api.limits.joins.take(now.boottime) {
+        return Err(ApiError::TooMany(1));
     }
     let (agent, certificate) = joined(&api, &row, &body, now).await?;
     answer(&api, &secret, &ca_hash, &body.token_id, agent, certificate).map(Shown)
@@ -169,10 +170,10 @@ pub(super) async fn consumer(
 /// Joins in a row that are let through at once: a site's racks may all be set up by one script.
 const BURST: u32 = 64;
 
-/// Time after which one more is let through: guessing 256 bits takes longer than that.
+/// Time after which one more is let through: each signs a certificate and is written down.
 const REFILL: Duration = Duration::from_millis(100);
 
-/// A token bucket for the anonymous route.
+/// A token bucket for joins with a good proof.
 #[derive(Debug, Default)]
 pub(super) struct Bucket(Mutex<Level>);
 

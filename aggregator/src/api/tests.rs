@@ -108,6 +108,7 @@ fn small_view(agent_key: SealingKey) -> View {
         public_key: String::new(),
         boot: None,
         acked: 0,
+        rolled_back: 0,
         generation: Generation { store: uuid::Uuid::nil(), counter: 1 },
         earlier: Default::default(),
     };
@@ -535,6 +536,7 @@ fn operation_row(id: picket_common::id::OperationId, done: bool) -> OperationRow
             outcome: done.then_some(Outcome::Changed),
             cancelling: false,
             sent_at: Some(at),
+            sent_enablement: None,
             admitted_at: None,
             done_at: done.then_some(at),
         }],
@@ -609,6 +611,10 @@ async fn an_agent_joins_with_a_proof() {
     assert_eq!((&wrong.code, &wrong.detail), (&unknown.code, &unknown.detail));
     assert_eq!(problem(join(body("no csr", &proof("no csr"))).await).await.detail, "csr: not PEM");
     assert!(rig.asked.lock().unwrap().is_empty());
+    // However many have no proof, those who have one get in.
+    for _ in 0..100 {
+        assert_eq!(problem(join(body(&csr, &proof("other"))).await).await.code, wrong.code);
+    }
 
     rig.will_answer(Ok(Answer::Joined { agent: "r2".parse().unwrap(), certificate: "CERT".into() }));
     let response = join(body(&csr, &proof(&csr))).await;

@@ -24,7 +24,7 @@ use crate::broker::{Broker, BrokerError, Inbound};
 use crate::config::{Config, host_port};
 use crate::context::{Asker, Context, EventBus, Health, History};
 use crate::fleet::{Event, View};
-use crate::gate::{Gate, GateConfig, GateError, Limits};
+use crate::gate::{AgentKeys, Gate, GateConfig, GateError, Limits};
 use crate::pki::{Authority, GateTls, PkiError};
 use crate::publish::{Documents, Publisher, Status};
 use crate::run::{Core, Parts};
@@ -151,7 +151,7 @@ async fn start(config: &Config, state_dir: &Path, authority: Authority, store: S
         key: authority.signing_key()?,
     })?;
     let gate_tls = GateTls::new(authority.gate_material(Vec::new())?)?;
-    let gate_config = GateConfig { limits: Limits::default(), site: config.site.clone() };
+    let gate_config = GateConfig { limits: Limits::default(), site: config.site.clone(), keys: agent_keys(Arc::clone(&view)) };
     let gate = Gate::bind(sockets::usable(config.mqtt_listen), gate_tls, gate_config, broker.clone()).await?;
     let addresses = Addresses { api: api_address, mqtt: gate.local_addr() };
     let context = Context {
@@ -184,6 +184,11 @@ async fn start(config: &Config, state_dir: &Path, authority: Authority, store: S
     tasks.spawn(named("the watchdog", watchdog::feed(health)));
     addresses.write(state_dir)?;
     Ok(Running { tasks, core: on_its_own_thread(core)?, stop, api: handle })
+}
+
+/// An agent's key is the one it joined with last.
+fn agent_keys(view: Arc<ArcSwap<View>>) -> AgentKeys {
+    AgentKeys::new(move |agent, spki_sha256| view.load().agents.get(agent).is_some_and(|row| row.public_key == spki_sha256))
 }
 
 async fn named(name: &'static str, work: impl Future<Output = ()>) -> &'static str {

@@ -2,7 +2,7 @@
 //!
 //! Mutual TLS, MQTT 3.1.1. Every connection is a task of its own from the first byte on, so none waits for another's
 //! handshake, and one that panics ends alone. In order: caps on connections, TLS within 5 s, identity and role from the
-//! certificate, CONNECT within 5 s, then packets, each checked against the role's rights (`rights.rs`).
+//! certificate (of an agent: with the key it joined with last), CONNECT within 5 s, then packets, each checked against the role's rights (`rights.rs`).
 //!
 //! - An agent's client id must be its agent id; a newer connection takes over. A consumer's client id is its own affair: it
 //!   is only compared with those of the same consumer.
@@ -29,11 +29,15 @@ use picket_common::wire::codec;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use tracing::{debug, info, warn};
 
 use crate::broker::{Broker, Cut};
 use crate::pki::{GateTls, Peer, Role};
 use seats::{Caps, Seats};
+
+/// How often live sessions are compared with whose keys they should be: an agent that was replaced or removed is cut within it.
+const LOOK_AT_KEYS: Duration = Duration::from_secs(1);
 
 /// Limits of the gate, each with its reason.
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +62,8 @@ pub struct Limits {
     pub acknowledge: Duration,
     /// Longest packet from a client, in bytes.
     pub max_packet: usize,
-    /// Packets per second from an agent; beyond it the gate reads more slowly.
+    /// Packets per second from an agent; beyond it the gate reads more slowly, so that one agent cannot keep the core from
+    /// the others. A packet of a backlog carries up to 128 reports.
     pub agent_rate: u32,
     /// Packets per second from a consumer (acknowledgements not counted).
     pub consumer_rate: u32,
@@ -77,9 +82,34 @@ impl Default for Limits {
             write: Duration::from_secs(10),
             acknowledge: Duration::from_secs(30),
             max_packet: codec::MAX_PACKET_LEN,
-            agent_rate: 1000,
+            agent_rate: 100,
             consumer_rate: 20,
         }
+    }
+}
+
+/// Which key is whose: an agent's certificate counts only while its key is the agent's. Cheap and never waits.
+#[derive(Clone)]
+pub struct AgentKeys(Arc<dyn Fn(&AgentId, &str) -> bool + Send + Sync>);
+
+impl AgentKeys {
+    /// `allowed` says whether the key with this SPKI hash (hex) is the agent's now.
+    #[must_use]
+    pub fn new(allowed: impl Fn(&AgentId, &str) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(allowed))
+    }
+
+    fn allow(&self, peer: &Peer) -> bool {
+        match &peer.identity.role {
+            Role::Agent(agent) => (self.0)(agent, &peer.spki_sha256),
+            Role::Consumer(_) => true,
+        }
+    }
+}
+
+impl std::fmt::Debug for AgentKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AgentKeys").finish_non_exhaustive()
     }
 }
 
@@ -90,6 +120,8 @@ pub struct GateConfig {
     pub limits: Limits,
     /// The site whose certificates it takes.
     pub site: SiteId,
+    /// Which agents' keys it takes.
+    pub keys: AgentKeys,
 }
 
 /// Why the gate could not open.
@@ -168,18 +200,16 @@ impl Gate {
         GateHandle(self.shared.clone())
     }
 
-    /// See [`GateHandle::revoke`].
-    pub fn revoke(&self, spki_sha256: &str) {
-        self.handle().revoke(spki_sha256);
-    }
-
     /// Lets connections in until `shutdown`, then cuts them all.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) {
         tokio::pin!(shutdown);
         let mut sessions = JoinSet::new();
+        let mut looks = tokio::time::interval(LOOK_AT_KEYS);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = &mut shutdown => break,
+                _ = looks.tick() => self.shared.cut_old_keys(),
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, from)) => self.let_in(&mut sessions, stream, from),
                     // Out of descriptors, mostly: give running connections time to end instead of spinning.
@@ -217,7 +247,7 @@ impl GateHandle {
         cut(&doors, |peer| peer.spki_sha256 == spki_sha256);
     }
 
-    /// Ends the session of `agent` at once. It may come back with any certificate that is not revoked.
+    /// Ends the session of `agent` at once. It may come back with a key that is its own and not revoked.
     pub fn cut_agent(&self, agent: &AgentId) {
         cut(&self.0.doors(), |peer| peer.identity.role == Role::Agent(agent.clone()));
     }
@@ -230,7 +260,7 @@ impl GateHandle {
 }
 
 fn cut(doors: &Doors, which: impl Fn(&Peer) -> bool) {
-    for (peer, cut) in doors.live.values().filter(|(peer, _)| which(peer)) {
+    for (peer, cut) in doors.live.values().filter(|(peer, cut)| cut.borrow().is_none() && which(peer)) {
         info!(peer = %peer.identity.role, "session cut");
         cut.send_replace(Some(Cut::Revoked));
     }
@@ -242,11 +272,16 @@ impl Shared {
         self.doors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Registers a session, so that it can be cut; `None` for a revoked key. Both under one lock: a session is either cut by
+    /// Ends sessions of agents with a key that is no longer theirs.
+    fn cut_old_keys(&self) {
+        cut(&self.doors(), |peer| !self.config.keys.allow(peer));
+    }
+
+    /// Registers a session, so that it can be cut; `None` for a key that is revoked or no agent's. Both under one lock: a session is either cut by
     /// a revocation or refused because of it.
     fn open(self: &Arc<Self>, peer: &Peer) -> Option<(Open, watch::Receiver<Option<Cut>>)> {
         let mut doors = self.doors();
-        if doors.revoked.contains(&peer.spki_sha256) {
+        if doors.revoked.contains(&peer.spki_sha256) || !self.config.keys.allow(peer) {
             return None;
         }
         let (cut, cutting) = watch::channel(None);

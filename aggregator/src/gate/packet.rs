@@ -8,6 +8,9 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
 use crate::broker::Qos;
 
+/// Filters a SUBSCRIBE or UNSUBSCRIBE may have: as many as a consumer may have subscriptions.
+const MAX_FILTERS: usize = 64;
+
 /// A packet from a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Packet {
@@ -182,7 +185,7 @@ fn subscribe(body: &mut Body) -> Result<Packet, PacketError> {
             1 | 2 => Qos::AtLeastOnce,
             _ => return Err(Malformed("requested QoS")),
         };
-        filters.push((filter, qos));
+        push_filter(&mut filters, (filter, qos))?;
     }
     if filters.is_empty() { Err(Malformed("no filter")) } else { Ok(Packet::Subscribe { id, filters }) }
 }
@@ -191,9 +194,17 @@ fn unsubscribe(body: &mut Body) -> Result<Packet, PacketError> {
     let id = body.id()?;
     let mut filters = Vec::new();
     while !body.0.is_empty() {
-        filters.push(body.text()?);
+        push_filter(&mut filters, body.text()?)?;
     }
     if filters.is_empty() { Err(Malformed("no filter")) } else { Ok(Packet::Unsubscribe { id, filters }) }
+}
+
+fn push_filter<T>(filters: &mut Vec<T>, filter: T) -> Result<(), PacketError> {
+    if filters.len() == MAX_FILTERS {
+        return Err(Malformed("more filters than a packet may have"));
+    }
+    filters.push(filter);
+    Ok(())
 }
 
 /// What is left of a packet's variable header and payload.

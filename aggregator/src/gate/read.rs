@@ -1,6 +1,7 @@
 //! What a client says after its CONNECT: each packet paid for, checked against its rights, and passed on. Writes nothing
 //! itself: answers go to the writing side.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -157,6 +158,7 @@ impl<S: AsyncRead> Reader<S> {
 
     async fn subscribe(&mut self, broker: &Broker, holder: &Holder, id: u16, filters: Vec<(String, Qos)>) -> Result<(), End> {
         let granted: Vec<bool> = filters.iter().map(|(filter, qos)| subscribe(holder, &self.role, filter, *qos)).collect();
+        warn_of_denied(&self.role, &filters, &granted);
         let code = |(granted, (_, qos)): (&bool, &(String, Qos))| match (granted, qos) {
             (false, _) => DENIED,
             (true, Qos::AtMostOnce) => 0,
@@ -170,7 +172,9 @@ impl<S: AsyncRead> Reader<S> {
             return Ok(());
         }
         // Read after the subscription stands, so that no change falls between the two.
-        for ((filter, qos), _) in filters.into_iter().zip(granted).filter(|(_, granted)| *granted) {
+        // A filter named twice stands at its last level (§3.8.4), and is answered with one snapshot.
+        let wanted: BTreeMap<String, Qos> = filters.into_iter().zip(granted).filter(|(_, yes)| *yes).map(|(f, _)| f).collect();
+        for (filter, qos) in wanted {
             // And while nothing live is sent: what has been sent is then no newer than the snapshot, so the snapshot never
             // takes the client back.
             let (hold, held) = oneshot::channel();
@@ -188,15 +192,20 @@ impl<S: AsyncRead> Reader<S> {
 }
 
 fn subscribe(holder: &Holder, role: &Role, filter: &str, qos: Qos) -> bool {
-    let granted = match (rights::subscribe(role, filter), holder) {
+    match (rights::subscribe(role, filter), holder) {
         (Some(Readable::Own(channel)), Holder::Agent(seat)) => seat.subscribe(channel),
         (Some(Readable::Public), Holder::Consumer(seat)) => seat.subscribe(filter, qos),
         _ => false,
-    };
-    if !granted {
-        warn!(peer = %role, filter = filter.chars().take(200).collect::<String>(), "subscription denied");
     }
-    granted
+}
+
+/// One line for a packet, however many filters it has.
+fn warn_of_denied(role: &Role, filters: &[(String, Qos)], granted: &[bool]) {
+    let denied = || filters.iter().zip(granted).filter(|(_, granted)| !**granted);
+    if let Some(((first, _), _)) = denied().next() {
+        let first: String = first.chars().take(200).collect();
+        warn!(peer = %role, denied = denied().count(), first, "subscriptions denied");
+    }
 }
 
 fn unsubscribe(holder: &Holder, filter: &str) {

@@ -43,7 +43,7 @@ enum Refused {
     Identity(#[from] IdentityError),
     #[error("the certificate is of site {0}")]
     Site(SiteId),
-    #[error("the certificate's key is revoked")]
+    #[error("the certificate's key is revoked, or not the agent's")]
     Revoked,
     #[error("no CONNECT in time")]
     ConnectTime,

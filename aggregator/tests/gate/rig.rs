@@ -1,6 +1,6 @@
 //! A gate on loopback with an authority of its own, and clients of three kinds: bytes, rumqttc, mosquitto.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use picket_aggregator::broker::{Broker, Inbound, Retained};
 use picket_aggregator::clock;
-use picket_aggregator::gate::{Gate, GateConfig, GateHandle, Limits};
+use picket_aggregator::gate::{AgentKeys, Gate, GateConfig, GateHandle, Limits};
 use picket_aggregator::pki::{Authority, GateTls, Identity, Role};
 use picket_common::clock::Now;
 use picket_common::id::{AgentId, ConsumerId};
@@ -58,6 +58,8 @@ pub struct Rig {
     pub tls_settings: GateTls,
     documents: Arc<Documents>,
     inbound: mpsc::Receiver<Inbound>,
+    /// Keys that are no agent's any more.
+    strangers: Arc<Mutex<HashSet<String>>>,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<()>,
     dir: tempfile::TempDir,
@@ -97,7 +99,10 @@ impl Rig {
         let (to_core, inbound) = mpsc::channel(inbound);
         let broker = Broker::embedded(documents.clone(), to_core).unwrap();
         let tls = GateTls::new(authority.gate_material(Vec::new()).unwrap()).unwrap();
-        let config = GateConfig { limits, site: authority.site().clone() };
+        let strangers: Arc<Mutex<HashSet<String>>> = Arc::default();
+        let disowned = strangers.clone();
+        let keys = AgentKeys::new(move |_, spki| !disowned.lock().unwrap().contains(spki));
+        let config = GateConfig { limits, site: authority.site().clone(), keys };
         let gate = Gate::bind("127.0.0.1:0".parse().unwrap(), tls.clone(), config, broker.clone()).await.unwrap();
         let (address, handle) = (gate.local_addr(), gate.handle());
         let (stop, stopped) = oneshot::channel::<()>();
@@ -105,7 +110,7 @@ impl Rig {
             stopped.await.ok();
         }));
         let stop = Some(stop);
-        Self { authority, address, broker, handle, tls_settings: tls, documents, inbound, stop, running, dir }
+        Self { authority, address, broker, handle, tls_settings: tls, documents, inbound, strangers, stop, running, dir }
     }
 
     /// Another broker, gate and authority from what is kept: the files and the documents.
@@ -127,6 +132,16 @@ impl Rig {
 
     pub fn try_inbound(&mut self) -> Option<Inbound> {
         self.inbound.try_recv().ok()
+    }
+
+    /// The key with this hash is no agent's from now on.
+    pub fn disown(&self, spki: &str) {
+        self.strangers.lock().unwrap().insert(spki.to_owned());
+    }
+
+    /// How often retained documents were read.
+    pub fn snapshots(&self) -> usize {
+        self.documents.reads.load(Ordering::SeqCst)
     }
 
     /// The next message, which must be one.
