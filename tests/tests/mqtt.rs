@@ -246,7 +246,12 @@ fn an_agents_certificate_opens_its_own_topics_only() {
     assert!(MosquittoSub::start(&other_name, "picket/v1/i/r1/cmd").is_err(), "another agent's name with this one's certificate");
 
     goes_on(&site, &simulator);
-    events.wait_for(PATIENCE, |messages| Ok(ensure!(!messages.is_empty()))).unwrap();
+    events
+        .wait_for(PATIENCE, |messages| {
+            ensure!(!messages.is_empty());
+            Ok(())
+        })
+        .unwrap();
     assert!(events.messages().unwrap().iter().all(|message| message.payload != lie));
     assert_eq!(agent.status().unwrap()["refused_messages"], 0);
     assert!(!site.log().unwrap().contains("\"message dropped\""), "nothing of the thief's reached the core");
@@ -312,12 +317,23 @@ fn strangers_are_refused_and_harm_nobody() {
     goes_on(&site, &simulator);
     agent.stop().unwrap();
     agent.start().unwrap();
-    eventually(PATIENCE, || Ok(ensure!(site.json(&["agents", "list"])?[0]["connected"] == true))).unwrap();
+    eventually(PATIENCE, || {
+        ensure!(site.json(&["agents", "list"])?[0]["connected"] == true);
+        Ok(())
+    })
+    .unwrap();
     goes_on(&site, &simulator);
     site.place("z1", "c1", "r2").unwrap();
     let _newcomer = site.join("r2").unwrap();
-    eventually(PATIENCE, || Ok(ensure!(site.json(&["summary"])?["agents_connected"] == 2))).unwrap();
-    let seen = |messages: &[Message]| Ok(ensure!(events_of_power(messages)? == 2));
+    eventually(PATIENCE, || {
+        ensure!(site.json(&["summary"])?["agents_connected"] == 2);
+        Ok(())
+    })
+    .unwrap();
+    let seen = |messages: &[Message]| {
+        ensure!(events_of_power(messages)? == 2);
+        Ok(())
+    };
     events.wait_for(PATIENCE, seen).unwrap();
 }
 
@@ -374,7 +390,11 @@ fn a_command_is_obeyed_for_its_signature_alone() {
 
     let signed = codec::sign(&site_key, &mine, &off(1)).unwrap();
     rogue.say(Channel::Cmd, signed.clone()).unwrap();
-    eventually(PATIENCE, || Ok(ensure!(!bmc.is_on() && bmc.orders("off") == 1))).unwrap();
+    eventually(PATIENCE, || {
+        ensure!(!bmc.is_on() && bmc.orders("off") == 1);
+        Ok(())
+    })
+    .unwrap();
     // What was rightly signed once is not good twice.
     bmc.set_power(true);
     rogue.say(Channel::Cmd, signed).unwrap();
