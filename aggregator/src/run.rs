@@ -37,6 +37,9 @@ impl Core {
             let durable = self.parts.store.commit(&decision.records); // before anyone learns of it
             self.follow(durable, decision.effects, now); // the only acting
         }
+        if let State::Working(fleet) = &self.state {
+            tracing::info!(ignored = ?fleet.counters(), "core stops");
+        }
         Ok(())
     }
 }
@@ -242,7 +245,14 @@ impl Core {
     /// The agents that are connected said hello to a fleet that is gone.
     fn greet_again(&mut self) {
         let now = clock::now();
-        let hellos = self.hellos.iter().map(|(agent, hello)| Event::Heard(agent.clone(), Heard::Hello(hello.clone())));
+        let State::Working(fleet) = &self.state else { return };
+        let view = fleet.view();
+        let hellos = self.hellos.iter().map(|(agent, hello)| {
+            // It has reported more since: its hello as it was would look like one of a journal rolled back.
+            let acked = view.agents.get(agent).filter(|row| row.boot == Some(hello.boot)).map_or(0, |row| row.acked);
+            let hello = Hello { next: hello.next.max(acked + 1), ..hello.clone() };
+            Event::Heard(agent.clone(), Heard::Hello(hello))
+        });
         let hellos = hellos.collect();
         let Some(decision) = self.decide(hellos, now) else { return };
         let durable = self.parts.store.commit(&decision.records);
@@ -262,7 +272,7 @@ fn unavailable() -> Rejection {
 /// The fleet as the store knows it.
 fn rebuilt(store: &Store, settings: Settings) -> Result<Fleet, StoreError> {
     let loaded = store.load()?;
-    let (fleet, records) = Fleet::new(store.incarnation(), settings, loaded.rows, loaded.next_sequence);
+    let (fleet, records) = Fleet::new(store.incarnation(), uuid::Uuid::new_v4(), settings, loaded.rows, loaded.next_sequence);
     store.commit(&records)?;
     Ok(fleet)
 }

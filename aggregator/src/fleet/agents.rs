@@ -42,6 +42,8 @@ pub(super) struct Link {
     catch_up: u64,
     /// Whether a presence timer is set.
     armed: bool,
+    /// Whether the process before this one left fresh hosts of it: if it stays away, that it is lost is news.
+    was_fresh: bool,
 }
 
 fn passed(since: Option<Duration>, pause: Duration, now: Now) -> bool {
@@ -66,10 +68,15 @@ impl Fleet {
         let is_new = self.adopt_journal(agent, hello.boot, now);
         self.edit_presence(agent, |presence| presence.version = Some(hello.version));
         self.draft.reply(agent, Reply::Clock { nonce: hello.nonce, at: now.wall.into() });
+        self.check_journal(agent, hello.session, hello.next, now);
         let acked = self.acked(agent);
         let boot = hello.boot;
-        let reply = if is_new { Reply::Resend { boot, from: acked + 1 } } else { Reply::Ack { boot, up_to: acked } };
-        self.draft.reply(agent, reply);
+        if is_new || hello.oldest > acked + 1 {
+            // What it has no more, it answers with how all its hosts are now.
+            self.resend(agent, boot, acked + 1);
+        } else {
+            self.draft.reply(agent, Reply::Ack { boot, up_to: acked });
+        }
         self.connect(agent, hello.session, hello.generation, hello.next, now);
         if self.is_behind(agent) {
             self.tell_whole_assignment(agent, now);
@@ -94,6 +101,7 @@ impl Fleet {
             self.note_generation(agent, heartbeat.generation);
         } else {
             // The first word of a connection whose hello was lost with an earlier aggregator process.
+            self.check_journal(agent, heartbeat.session, heartbeat.next, now);
             self.connect(agent, heartbeat.session, heartbeat.generation, heartbeat.next, now);
         }
         self.edit_presence(agent, |presence| presence.outbox = heartbeat.outbox);
@@ -142,6 +150,7 @@ impl Fleet {
         let link = self.links.entry(agent.clone()).or_default();
         link.session = Some(session);
         link.gone = None;
+        link.was_fresh = false;
         link.told = generation;
         link.catch_up = next.saturating_sub(1);
         // Give the agent time to send what it has before asking for it.
@@ -193,18 +202,26 @@ impl Fleet {
         }
     }
 
+    /// A process begins: nobody vouches for the agent's hosts until it is heard, and it gets its time for that.
+    pub(super) fn await_agent(&mut self, agent: &AgentId, now: Now) {
+        let flipped = self.restale_all(agent);
+        self.links.entry(agent.clone()).or_default().was_fresh = flipped;
+        self.arm_presence(agent, now.boottime + LOST_AFTER);
+    }
+
     fn lose(&mut self, agent: &AgentId, now: Now) {
         let was_connected = self.view.presence.get(agent).is_some_and(|presence| presence.connected);
-        let session = self.links.get_mut(agent).and_then(|link| link.session.take());
+        let link = self.links.entry(agent.clone()).or_default();
+        let session = link.session.take();
+        let was_fresh = std::mem::take(&mut link.was_fresh);
         self.edit_presence(agent, |presence| {
             presence.connected = false;
             presence.caught_up = false;
             presence.session = None;
         });
         self.draft.presence.insert(agent.clone());
-        let flipped = self.restale_all(agent);
-        // After a restart nobody was heard yet: fresh hosts show that the agent was, before.
-        if was_connected || flipped {
+        self.restale_all(agent);
+        if was_connected || was_fresh {
             self.agent_event(agent, false, session, now);
         }
     }
@@ -260,9 +277,14 @@ impl Fleet {
         let link = self.links.entry(agent.clone()).or_default();
         if passed(link.resend_at, RESEND_PAUSE, now) {
             link.resend_at = Some(now.boottime);
-            self.counters.resend += 1;
-            self.draft.reply(agent, Reply::Resend { boot, from });
+            self.resend(agent, boot, from);
         }
+    }
+
+    /// Asks for reports from a sequence on. An agent that has them no more says how all its hosts are now.
+    pub(super) fn resend(&mut self, agent: &AgentId, boot: Incarnation, from: u64) {
+        self.counters.resend += 1;
+        self.draft.reply(agent, Reply::Resend { boot, from });
     }
 
     pub(super) fn acked(&self, agent: &AgentId) -> u64 {
@@ -314,6 +336,24 @@ impl Fleet {
             self.start_anew(host, now);
         }
         known.is_none()
+    }
+
+    /// A new connection whose next sequence was durable long ago: the agent's journal is an older copy of itself. What it reports
+    /// from now on has new content under used sequences, and it no longer knows what it reported after the copy was made.
+    fn check_journal(&mut self, agent: &AgentId, session: Session, next: u64, now: Now) {
+        let acked = self.acked(agent);
+        let is_new = self.links.get(agent).is_none_or(|link| link.session != Some(session));
+        if !is_new || next == 0 || next > acked {
+            return;
+        }
+        self.gap(agent, next, acked, now);
+        self.edit_agent(agent, |row| {
+            row.acked = next - 1;
+            row.rolled_back += 1;
+        });
+        for host in self.view.hosts_of(agent).iter() {
+            self.start_anew(host, now);
+        }
     }
 
     /// Nobody vouches for the host's state any more: Unknown, under a new enablement, until its agent has read it.
@@ -373,6 +413,45 @@ mod tests {
         world.heartbeat("r1", 1, &[], |heartbeat| heartbeat.next = 3);
         assert!(has_resend(&world), "nothing came for five seconds");
         assert_eq!(world.replies().first(), Some(&Reply::Clock { nonce: 6, at: world.wire_now() }));
+    }
+
+    #[test]
+    fn an_agent_that_has_reports_no_more_is_asked_how_its_hosts_are() {
+        let mut world = World::running(1);
+        world.report("r1", vec![world.power_report("h1", PowerState::On)]);
+        let hello = |session_, oldest, next| {
+            let (session, boot) = (session(session_), journal(1));
+            Heard::Hello(Hello { session, boot, version: "0.1.0".into(), generation: None, oldest, next, nonce: 5 })
+        };
+        world.heard("r1", hello(2, 2, 2));
+        assert_eq!(world.replies()[1..], [Reply::Ack { boot: journal(1), up_to: 1 }], "nothing is missing");
+        world.heard("r1", hello(3, 4, 4));
+        assert_eq!(
+            world.replies()[1..],
+            [Reply::Resend { boot: journal(1), from: 2 }],
+            "2 and 3 are lost, and nothing follows them"
+        );
+        assert!(world.power("h1").stale);
+    }
+
+    #[test]
+    fn a_journal_that_was_rolled_back_goes_on_from_where_it_is() {
+        let mut world = World::running(1);
+        let states = [PowerState::On, PowerState::Off, PowerState::On];
+        world.report("r1", states.map(|state| world.power_report("h1", state)).to_vec());
+        world.heartbeat("r1", 1, &[], |heartbeat| heartbeat.next = 2);
+        assert_eq!(world.power("h1").power, PowerState::On, "a word overtaken by reports of the same connection");
+        world.gone("r1", 1);
+        world.hello_with("r1", 2, 1, 2, None);
+        assert!(world.replies().contains(&Reply::Ack { boot: journal(1), up_to: 1 }), "{:?}", world.replies());
+        assert_eq!(world.power("h1").power, PowerState::Unknown, "it does not know what it said");
+        assert!(world.history_of("h1").contains(&picket_common::api::HistoryWhat::Gap { first: 2, last: 3 }));
+        world.report("r1", vec![world.power_report("h1", PowerState::Off)]);
+        assert_eq!(world.power("h1").power, PowerState::Off, "and its reports count again");
+        assert_eq!(world.history.last().unwrap().1.id, Some(format!("r1:{}.1:2", journal(1))), "under ids never used");
+        world.gone("r1", 2);
+        world.heartbeat("r1", 3, &[], |heartbeat| heartbeat.next = 1);
+        assert_eq!(world.fleet.view().agents.values().next().unwrap().acked, 0, "the same when the hello was not heard");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use picket_common::wire::assign::{Assign, BmcAssignment, Delta, HostAssignment, 
 use picket_common::wire::codec::MAX_FRAME_LEN;
 
 use super::draft::Touched;
-use super::view::{BmcRow, HostRow, View};
+use super::view::{AgentRow, BmcRow, HostRow, View};
 use super::{Effect, Fleet, Told, refusal};
 
 /// Room for hosts in one part: the frame without its header, key id, signature, and the part's own fields.
@@ -89,7 +89,7 @@ impl Fleet {
     /// Bumps an agent's generation and, if it is connected, tells it what changed.
     pub(super) fn reassign(&mut self, agent: &AgentId, touched: &Touched, now: Now) {
         let Some(base) = self.view.agents.get(agent).map(|row| row.generation) else { return };
-        let generation = Generation { store: self.store, counter: base.counter + 1 };
+        let generation = Generation { store: self.life, counter: base.counter + 1 };
         self.edit_agent(agent, |row| row.generation = generation);
         self.draft.presence.insert(agent.clone());
         let Some(link) = self.links.get(agent) else { return };
@@ -128,6 +128,12 @@ impl Fleet {
         link.told = Some(generation);
         link.told_at = Some(at);
         self.draft.assigns.push(Effect::Tell(agent.clone(), Told::Assign(assign)));
+    }
+
+    /// The assignment an agent will hold once this event is told.
+    pub(super) fn coming_generation(&self, agent: &AgentRow) -> Generation {
+        let bump = u64::from(self.draft.touched.contains_key(&agent.id));
+        Generation { counter: agent.generation.counter + bump, ..agent.generation }
     }
 
     /// Owner epoch of the rack that an agent guards, or guarded.

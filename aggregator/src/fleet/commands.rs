@@ -35,6 +35,8 @@ const KEEP: usize = 10_000;
 const PURGE_EVERY: Duration = Duration::from_secs(600);
 const MAX_REASON: usize = 1024;
 const NO_RESULT: &str = "no result from the agent";
+/// Begins as [`NO_RESULT`]: a late result still says more.
+const OVERTAKEN: &str = "no result from the agent: the host was moved, taken over or disabled meanwhile";
 
 /// An order for a power operation.
 #[derive(Debug)]
@@ -79,6 +81,7 @@ impl Fleet {
             outcome: None,
             cancelling: false,
             sent_at: None,
+            sent_enablement: None,
             admitted_at: None,
             done_at: None,
         };
@@ -126,13 +129,14 @@ impl Fleet {
             on_if_off: row.on_if_off,
             deadline: row.deadline.into(),
             epoch: self.epoch_of(&agent.id),
-            generation: agent.generation,
+            generation: self.coming_generation(&agent),
             enablement: host.enablement,
         };
         self.draft.command(&agent.id, Command::Power(command));
         self.edit_part(id, &host.id, |part| {
             part.state = OperationState::Sent;
             part.sent_at = part.sent_at.or(Some(now.wall));
+            part.sent_enablement = part.sent_enablement.or(Some(host.enablement));
         });
     }
 
@@ -142,13 +146,23 @@ impl Fleet {
             return;
         }
         for host in self.view.hosts_of(agent).iter() {
-            let Some(row) = self.view.hosts.get(host).cloned() else { continue };
-            for id in self.open.get(host).cloned().unwrap_or_default() {
-                match self.part(id, host).map(|part| (part.state, part.cancelling)) {
-                    Some((OperationState::Sent, true)) => self.tell_cancel(id, &row),
-                    Some((OperationState::Accepted | OperationState::Sent, _)) => self.dispatch(id, &row, now),
-                    _ => {}
+            self.redispatch_host(host, now);
+        }
+    }
+
+    /// The same for one host. What was sent under another enablement may have been done by an agent, or a journal, that is not in
+    /// charge any more: the one that is would not know, and do it again.
+    pub(super) fn redispatch_host(&mut self, host: &HostId, now: Now) {
+        let Some(row) = self.view.hosts.get(host).cloned() else { return };
+        for id in self.open.get(host).cloned().unwrap_or_default() {
+            let Some(part) = self.part(id, host) else { continue };
+            match (part.state, part.cancelling) {
+                (OperationState::Sent, _) if part.sent_enablement != Some(row.enablement) => {
+                    self.end(id, host, None, Outcome::Unknown(OVERTAKEN.into()), now.wall, now);
                 }
+                (OperationState::Sent, true) => self.tell_cancel(id, &row),
+                (OperationState::Accepted | OperationState::Sent, _) => self.dispatch(id, &row, now),
+                (OperationState::Admitted | OperationState::Done, _) => {}
             }
         }
     }
@@ -216,7 +230,9 @@ impl Fleet {
     fn end(&mut self, id: OperationId, host: &HostId, report: Option<String>, outcome: Outcome, at: Timestamp, now: Now) {
         let what = done_line(id, &outcome);
         let sequence = self.history(host, report.clone(), at, what.clone(), now);
-        let done_at = at.min(now.wall);
+        // An agent whose clock is far behind must not make it so old that it goes at once.
+        let accepted_at = self.view.operations.get(&id).map_or(now.wall, |row| row.accepted_at);
+        let done_at = at.max(accepted_at).min(now.wall);
         if let Some(before) = self.part(id, host).and_then(|part| part.done_at) {
             self.done.remove(&(before, id));
         }
@@ -358,6 +374,7 @@ fn done_line(operation_id: OperationId, outcome: &Outcome) -> HistoryWhat {
 #[cfg(test)]
 mod tests {
     use picket_common::api;
+    use picket_common::wire::report::Report;
 
     use super::super::request::Gate;
     use super::super::testing::*;
@@ -488,6 +505,53 @@ mod tests {
         assert_eq!(shown(&world, 1), ended("changed"), "only once");
         world.report("r1", vec![world.progress(9, "h1", Progress::Done(Outcome::Unchanged))]);
         assert_eq!(world.fleet.counters().unknown_operation, 1);
+    }
+
+    #[test]
+    fn nothing_is_sent_again_under_another_enablement() {
+        let another_journal = |world: &mut World| world.hello_with("r1", 2, 2, 1, None);
+        let another_agent = |world: &mut World| {
+            world.join("new", "r1", 9);
+            world.hello("new", 4, 4);
+        };
+        let off_and_on = |world: &mut World| {
+            world.gone("r1", 1);
+            world.enable("h1", false);
+            world.enable("h1", true);
+            world.hello("r1", 2, 1);
+        };
+        let changes: [(&str, &dyn Fn(&mut World)); 3] =
+            [("journal", &another_journal), ("agent", &another_agent), ("gate", &off_and_on)];
+        for (name, change) in changes {
+            for cancelling in [false, true] {
+                let mut world = World::running(1);
+                world.order(1, "h1", PowerOperation::Cycle).unwrap();
+                if cancelling {
+                    world.ask(Request::CancelOperation(operation(1))).unwrap();
+                }
+                change(&mut world);
+                assert_eq!(world.commands(), [], "{name}");
+                assert_eq!(shown(&world, 1), ended("unknown"), "{name}");
+            }
+        }
+        let mut world = World::running(1);
+        world.order(1, "h1", PowerOperation::Cycle).unwrap();
+        off_and_on(&mut world);
+        world.report("r1", vec![world.progress(1, "h1", Progress::Done(Outcome::Changed))]);
+        assert_eq!(shown(&world, 1), ended("changed"), "a late result says more");
+    }
+
+    #[test]
+    fn a_result_dated_before_its_order_is_not_old() {
+        let mut world = World::running(1);
+        world.order(1, "h1", PowerOperation::On).unwrap();
+        let accepted_at = world.now.wall;
+        let Report::Operation(mut report) = world.progress(1, "h1", Progress::Done(Outcome::Changed)) else { panic!() };
+        report.at = jiff::Timestamp::UNIX_EPOCH.into();
+        world.pass(3);
+        world.report("r1", vec![Report::Operation(report)]);
+        assert_eq!(shown(&world, 1), ended("changed"));
+        assert_eq!(world.fleet.view().operations[&operation(1)].hosts[0].done_at, Some(accepted_at));
     }
 
     #[test]

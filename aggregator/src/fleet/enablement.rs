@@ -337,26 +337,41 @@ mod tests {
             }
         }
         rows.remove(&super::super::view::RowKey::Power(id("h2")));
-        let (fleet, records) = Fleet::new(STORE, super::super::view::Settings::default(), rows.into_values(), 50);
+        let (fleet, records) = Fleet::new(STORE, LIFE, super::super::view::Settings::default(), rows.into_values(), 50);
         let view = fleet.view();
         let states: Vec<_> = view.power.values().map(|row| row.power).collect();
         assert_eq!(states, [PowerState::Disabled, PowerState::Unknown]);
         assert_eq!(records.len(), 5, "two hosts, two states, one agent: {records:?}");
         let other = uuid::Uuid::from_u128(9);
-        let (fleet, records) = Fleet::new(other, super::super::view::Settings::default(), world.rows.into_values(), 50);
-        assert_eq!(fleet.view().agents.values().next().unwrap().generation.store, other, "a restored backup is another store");
+        let (fleet, records) = Fleet::new(STORE, other, super::super::view::Settings::default(), world.rows.into_values(), 50);
+        assert_eq!(
+            fleet.view().agents.values().next().unwrap().generation.store,
+            other,
+            "another life, another count of assignments"
+        );
         assert_eq!(records.len(), 1);
     }
 
     #[test]
-    fn a_restart_gives_agents_time_before_it_calls_them_lost() {
-        let mut world = World::running(1);
+    fn after_a_restart_hosts_are_stale_until_their_agent_is_heard() {
+        let mut world = World::running(2);
+        world.enable("h2", false);
         world.restart();
         assert_eq!(world.fleet.next_wake(), Some(std::time::Duration::ZERO));
         world.apply(Event::Tick);
-        assert!(!world.power("h1").stale);
+        assert!(world.power("h1").stale, "what happened meanwhile nobody knows");
+        assert!(!world.power("h2").stale, "Disabled needs nobody");
         world.event_kinds();
-        world.pass(16);
+        world.pass(14);
+        assert!(world.event_kinds().is_empty(), "agents get their time before they are called lost");
+        let mut heard_again = World::running(1);
+        heard_again.restart();
+        heard_again.hello("r1", 2, 1);
+        assert!(!heard_again.power("h1").stale);
+        heard_again.event_kinds();
+        heard_again.gone("r1", 2);
+        assert_eq!(heard_again.event_kinds(), ["io.picket.agent.lost.v1 r1"], "told once");
+        world.pass(2);
         assert!(world.power("h1").stale);
         assert_eq!(world.event_kinds(), ["io.picket.agent.lost.v1 r1"]);
     }

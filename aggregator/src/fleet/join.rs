@@ -9,6 +9,7 @@ use picket_common::seal::SealingKey;
 use picket_common::wire::Generation;
 
 use super::request::{Answer, Rejection};
+use super::settings::fresh;
 use super::view::{AgentRow, ApiTokenRow, JoinTokenRow, Row, RowKey};
 use super::{Fleet, Record};
 
@@ -70,26 +71,27 @@ impl Fleet {
             return Err(Rejection::NotFound { kind: "rack", id: token.rack.to_string() });
         }
         self.keep_token(JoinTokenRow { used: Some((csr, certificate.clone())), ..(*token).clone() });
-        self.leave_other_rack(&agent, &token.rack);
-        self.enrol(&agent, &token.rack, public_key, sealing_key);
-        self.take_over(&agent, &token.rack, now);
+        self.leave_other_rack(&agent, &token.rack, now);
+        let epoch = self.epoch_of(&agent);
+        self.enrol(&agent, &token.rack, public_key, sealing_key, now);
+        self.take_over(&agent, &token.rack, epoch, now);
         Ok(Answer::Joined { agent, certificate })
     }
 
     /// An agent that guarded another rack does so no more.
-    fn leave_other_rack(&mut self, agent: &AgentId, rack: &RackId) {
+    fn leave_other_rack(&mut self, agent: &AgentId, rack: &RackId, now: Now) {
         let Some(old) = self.view.agents.get(agent).map(|row| row.rack.clone()).filter(|old| old != rack) else { return };
         let was_in_charge = self.view.racks.get(&old).is_some_and(|row| row.agent.as_ref() == Some(agent));
         if was_in_charge {
             let hosts = self.view.hosts_of(agent);
-            self.set_owner(&old, None);
+            self.set_owner(&old, None, 0, now);
             for host in hosts.iter() {
                 self.restale(host);
             }
         }
     }
 
-    fn enrol(&mut self, agent: &AgentId, rack: &RackId, public_key: String, sealing_key: SealingKey) {
+    fn enrol(&mut self, agent: &AgentId, rack: &RackId, public_key: String, sealing_key: SealingKey, now: Now) {
         let row = match self.view.agents.get(agent) {
             Some(row) => AgentRow { rack: rack.clone(), sealing_key, public_key, ..(**row).clone() },
             None => AgentRow {
@@ -100,7 +102,8 @@ impl Fleet {
                 boot: None,
                 acked: 0,
                 earlier: Vec::new(),
-                generation: Generation { store: self.store, counter: 0 },
+                rolled_back: 0,
+                generation: Generation { store: self.life, counter: fresh(now) },
             },
         };
         self.view.agents.insert(agent.clone(), Arc::new(row));
@@ -109,15 +112,14 @@ impl Fleet {
         self.draft.touched.entry(agent.clone()).or_default().whole = true;
     }
 
-    /// Gives the rack to `agent`; the one before is left with nothing. Hosts of another agent start anew at Unknown.
-    fn take_over(&mut self, agent: &AgentId, rack: &RackId, now: Now) {
+    /// Gives the rack to `agent`, under an epoch above `epoch`, its last one; the one before is left with nothing. The hosts start
+    /// anew at Unknown, even if it is the same agent: it would not report again what it believes to be unchanged.
+    fn take_over(&mut self, agent: &AgentId, rack: &RackId, epoch: u64, now: Now) {
         let before = self.view.racks.get(rack).and_then(|row| row.agent.clone());
-        self.set_owner(rack, Some(agent.clone()));
+        self.set_owner(rack, Some(agent.clone()), epoch, now);
         let hosts = self.view.rack_hosts.get(rack).cloned().unwrap_or_default();
-        if before.as_ref() != Some(agent) {
-            for host in hosts.iter() {
-                self.start_anew(host, now);
-            }
+        for host in hosts.iter() {
+            self.start_anew(host, now);
         }
         if let Some(before) = before.filter(|before| before != agent) {
             self.draft.touched.entry(before).or_default().whole = true;
@@ -127,11 +129,13 @@ impl Fleet {
         }
     }
 
-    fn set_owner(&mut self, rack: &RackId, agent: Option<AgentId>) {
+    /// The epoch grows with the clock: a rack removed and made again, or known only from a backup, must not go back to epochs that
+    /// agents have seen.
+    fn set_owner(&mut self, rack: &RackId, agent: Option<AgentId>, above: u64, now: Now) {
         if let Some(row) = self.view.racks.get_mut(rack) {
             let row = Arc::make_mut(row);
             row.agent = agent;
-            row.epoch += 1;
+            row.epoch = (row.epoch.max(above) + 1).max(fresh(now));
             self.draft.put(Row::Rack(row.clone()));
         }
     }
@@ -189,6 +193,42 @@ mod tests {
         world.hello("new", 4, 4);
         assert!(matches!(&world.assigns("new")[..], [Assign::Part(part)] if part.hosts.len() == 1 && part.epoch == before + 1));
         assert!(!world.power("h1").stale);
+    }
+
+    #[test]
+    fn the_same_agent_joining_again_starts_its_hosts_anew() {
+        let mut world = World::running(1);
+        world.report("r1", vec![world.power_report("h1", PowerState::On)]);
+        let before = world.fleet.view().hosts.values().next().unwrap().enablement;
+        world.join("r1", "r1", 1);
+        assert_eq!(world.power("h1").power, PowerState::Unknown, "it may be another machine");
+        assert!(world.fleet.view().hosts.values().next().unwrap().enablement > before, "it must report what it knows already");
+    }
+
+    #[test]
+    fn epochs_and_generations_never_go_back() {
+        let mut world = World::of(0);
+        let seen = |world: &World| {
+            let view = world.fleet.view();
+            let agent = &view.agents[&id::<AgentId>("r1")];
+            (view.racks[&agent.rack].epoch, agent.generation.counter)
+        };
+        let mut last = seen(&world);
+        let mut check = |world: &World, name: &str| {
+            let now = seen(world);
+            assert!(now.0 > last.0 && now.1 > last.1, "{name}: {now:?} after {last:?}");
+            last = now;
+        };
+        world.join("r1", "r1", 1);
+        check(&world, "again");
+        world.ask(Request::PutRack(id("r2"), picket_common::api::RackBody { zone: id("z1") })).unwrap();
+        world.join("r1", "r2", 1);
+        check(&world, "another rack, within the same moment");
+        world.pass(1);
+        world.ask(Request::DeleteRack(id("r2"))).unwrap();
+        world.ground("z1", "c1", "r2");
+        world.join("r1", "r2", 1);
+        check(&world, "a rack made again");
     }
 
     #[test]

@@ -131,7 +131,7 @@ pub enum Told {
     Assign(Vec<Assign>),
 }
 
-/// What was ignored, and how often: for metrics.
+/// What was ignored, and how often: for the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Words of agents that are not known (any more).
@@ -174,6 +174,7 @@ enum Timer {
 pub struct Fleet {
     view: View,
     store: uuid::Uuid,
+    life: uuid::Uuid,
     next_sequence: u64,
     links: BTreeMap<AgentId, Link>,
     timers: BTreeSet<(Duration, Timer)>,

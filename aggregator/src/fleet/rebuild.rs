@@ -11,17 +11,18 @@ use picket_common::id::AgentId;
 use picket_common::power::PowerState;
 use picket_common::wire::Generation;
 
-use super::agents::LOST_AFTER;
 use super::draft::Draft;
 use super::enablement::is_open;
 use super::view::{HostRow, PowerRow, Row, Settings, View};
 use super::{Counters, Fleet, Record, refusal};
 
 impl Fleet {
-    /// Builds the fleet from what is stored. `store` is the store's incarnation, `next_sequence` the first free sequence of the
-    /// history. The records put right what contradicts itself; make them durable before the first event.
+    /// Builds the fleet from what is stored. `store` is the store's incarnation, which events are named after; `life` is new for
+    /// each fleet that is built, and assignments are counted within it: a store put back from a backup counts anew what agents
+    /// have seen, and they must not take it for old. `next_sequence` is the first free sequence of the history. The records put right what contradicts itself; make them durable before the first event.
     pub fn new(
         store: uuid::Uuid,
+        life: uuid::Uuid,
         settings: Settings,
         rows: impl IntoIterator<Item = Row>,
         next_sequence: u64,
@@ -29,6 +30,7 @@ impl Fleet {
         let mut fleet = Self {
             view: View { settings, ..View::default() },
             store,
+            life,
             next_sequence,
             links: BTreeMap::new(),
             timers: BTreeSet::new(),
@@ -94,11 +96,11 @@ impl Fleet {
                 bumped.extend(self.view.agent_of(&host).map(|agent| agent.id.clone()));
             }
         }
-        // An assignment of another store incarnation says nothing about ours.
-        bumped.extend(self.view.agents.values().filter(|row| row.generation.store != self.store).map(|row| row.id.clone()));
-        let store = self.store;
+        // An assignment of another life says nothing about ours.
+        bumped.extend(self.view.agents.values().filter(|row| row.generation.store != self.life).map(|row| row.id.clone()));
+        let life = self.life;
         for agent in bumped {
-            self.edit_agent(&agent, |row| row.generation = Generation { store, counter: row.generation.counter + 1 });
+            self.edit_agent(&agent, |row| row.generation = Generation { store: life, counter: row.generation.counter + 1 });
         }
     }
 
@@ -132,12 +134,13 @@ impl Fleet {
         true
     }
 
-    /// The first event of a process: now times can be reckoned. Agents get their time to be heard before they count as lost.
+    /// The first event of a process: now times can be reckoned. Hosts are stale until their agent is heard, for nobody knows what
+    /// happened meanwhile; agents get their time before they count as lost.
     pub(super) fn start(&mut self, now: Now) {
         self.started = true;
         let agents: Vec<AgentId> = self.view.agents.keys().cloned().collect();
         for agent in agents {
-            self.arm_presence(&agent, now.boottime + LOST_AFTER);
+            self.await_agent(&agent, now);
         }
         self.arm_operations(now);
         if !self.done.is_empty() || !self.resolved.is_empty() {

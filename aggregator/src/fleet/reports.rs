@@ -8,6 +8,7 @@ use picket_common::api::{EventWhat, HistoryWhat};
 use picket_common::clock::Now;
 use picket_common::id::{AgentId, HostId};
 use picket_common::power::{Cause, Management, PowerEvent, PowerState};
+use picket_common::wire::Incarnation;
 use picket_common::wire::down::Reply;
 use picket_common::wire::report::{ManagementReport, PowerReport, Report, Reports, Snapshot};
 
@@ -56,19 +57,32 @@ impl Fleet {
         let known = usize::try_from(from - reports.first).unwrap_or(usize::MAX).min(reports.reports.len());
         self.counters.duplicate += known as u64;
         let mut acked = from - 1;
+        let journal = self.journal_name(agent, boot);
         for report in reports.reports.into_iter().skip(known) {
             acked += 1;
-            self.report(agent, || format!("{agent}:{boot}:{acked}"), report, now);
+            self.report(agent, || format!("{agent}:{journal}:{acked}"), report, now);
         }
         if acked >= expected {
             self.edit_agent(agent, |row| row.acked = acked);
         }
         self.draft.reply(agent, Reply::Ack { boot, up_to: acked });
+        if from > expected {
+            // Asked for what it has no more, the agent says how all its hosts are now. Only once: what is acknowledged has moved on.
+            self.resend(agent, boot, expected);
+        }
         self.note_caught_up(agent);
     }
 
+    /// What the sequences of a journal are unique within: after it was rolled back they come again, for other reports.
+    fn journal_name(&self, agent: &AgentId, boot: Incarnation) -> String {
+        match self.view.agents.get(agent).map_or(0, |row| row.rolled_back) {
+            0 => boot.to_string(),
+            times => format!("{boot}.{times}"),
+        }
+    }
+
     /// Reports are lost for good: each host of the agent may have missed changes.
-    fn gap(&mut self, agent: &AgentId, first: u64, last: u64, now: Now) {
+    pub(super) fn gap(&mut self, agent: &AgentId, first: u64, last: u64, now: Now) {
         self.counters.gap = self.counters.gap.saturating_add(last - first + 1);
         for host in self.view.hosts_of(agent).iter() {
             self.history(host, None, now.wall, HistoryWhat::Gap { first, last }, now);
@@ -244,7 +258,8 @@ mod tests {
             ("a hole, at once again", 3, 6, &[On], vec![], vec![1, 2, 3, 4]),
             ("the hole is filled", 3, 5, &[On, Off], ack(6), vec![1, 2, 3, 4, 5, 6]),
             ("empty", 3, 7, &[], ack(6), vec![1, 2, 3, 4, 5, 6]),
-            ("lost for good", 9, 9, &[On], ack(9), vec![1, 2, 3, 4, 5, 6, 9]),
+            ("lost for good", 9, 9, &[On], [ack(9), resend(7)].concat(), vec![1, 2, 3, 4, 5, 6, 9]),
+            ("the gap is asked about once", 9, 9, &[On, On], ack(10), vec![1, 2, 3, 4, 5, 6, 9, 10]),
         ] {
             world.batch("r1", batch(&world, oldest, first, states));
             assert_eq!(world.replies(), wanted, "{name}");
@@ -256,7 +271,7 @@ mod tests {
         world.batch("r1", late);
         assert_eq!(world.replies(), resend(20), "what is lost is not asked for");
         let counters = world.fleet.counters();
-        assert_eq!((counters.duplicate, counters.gap, counters.resend), (3, 2, 2));
+        assert_eq!((counters.duplicate, counters.gap, counters.resend), (4, 2, 4));
     }
 
     #[test]

@@ -25,6 +25,7 @@ use super::view::{JoinTokenRow, PowerRow, Row, RowKey, SealedPassword, Settings}
 use super::*;
 
 pub(crate) const STORE: Uuid = Uuid::from_u128(0x570e);
+pub(crate) const LIFE: Uuid = Uuid::from_u128(0x11fe);
 
 pub(crate) fn id<T: std::str::FromStr<Err = picket_common::id::IdError>>(text: &str) -> T {
     text.parse().unwrap()
@@ -78,7 +79,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn empty() -> Self {
-        let (fleet, records) = Fleet::new(STORE, Settings::default(), [], 1);
+        let (fleet, records) = Fleet::new(STORE, LIFE, Settings::default(), [], 1);
         assert!(records.is_empty());
         Self {
             fleet,
@@ -174,7 +175,12 @@ impl World {
         for record in records {
             match record {
                 Record::Put(row) => drop(self.rows.insert(row.key(), *row)),
-                Record::Remove(key) => drop(self.rows.remove(&key)),
+                Record::Remove(key) => {
+                    if let RowKey::Host(host) = &key {
+                        self.history.retain(|(of, _)| of != host);
+                    }
+                    self.rows.remove(&key);
+                }
                 Record::History(host, entry) => {
                     if let Some((_, last)) = self.history.last() {
                         assert!(last.sequence < entry.sequence, "sequences grow");
@@ -187,7 +193,8 @@ impl World {
 
     /// What must hold after every event: the store is the view, retained state is complete and true, event ids are unique.
     fn check(&self) {
-        let (again, repairs) = Fleet::new(STORE, Settings::default(), self.rows.values().cloned(), self.fleet.next_sequence());
+        let (again, repairs) =
+            Fleet::new(STORE, LIFE, Settings::default(), self.rows.values().cloned(), self.fleet.next_sequence());
         assert!(repairs.is_empty(), "{repairs:?}");
         let (was, is) = (self.fleet.view(), again.view());
         assert_eq!(was.zones, is.zones);
@@ -216,7 +223,8 @@ impl World {
     }
 
     pub(crate) fn restart(&mut self) {
-        let (fleet, repairs) = Fleet::new(STORE, Settings::default(), self.rows.values().cloned(), self.fleet.next_sequence());
+        let (fleet, repairs) =
+            Fleet::new(STORE, LIFE, Settings::default(), self.rows.values().cloned(), self.fleet.next_sequence());
         assert!(repairs.is_empty());
         self.fleet = fleet;
     }

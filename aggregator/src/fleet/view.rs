@@ -264,6 +264,8 @@ pub struct AgentRow {
     pub acked: u64,
     /// Journals it used before, oldest first, with their last durable sequence: a restored one is not counted twice.
     pub earlier: Vec<(Incarnation, u64)>,
+    /// How often a journal of it was found to be an older copy of itself, so that its sequences were used again.
+    pub rolled_back: u64,
     /// The assignment it should hold; the counter grows with every change of it.
     pub generation: Generation,
 }
@@ -367,6 +369,8 @@ pub struct OperationHostRow {
     pub cancelling: bool,
     /// When it was handed to the broker.
     pub sent_at: Option<Timestamp>,
+    /// The host's enablement then: under another one it is not sent again.
+    pub sent_enablement: Option<u64>,
     /// When the agent took it on.
     pub admitted_at: Option<Timestamp>,
     /// When it ended.
