@@ -333,3 +333,57 @@ async fn an_agents_whole_way_join_hello_assignment_and_presence() {
     eventually("presence ends", async || (daemon.get("/v1/agents/r1").await["connected"] == json!(false)).then_some(())).await;
     assert!(daemon.stop());
 }
+
+#[tokio::test]
+async fn an_agent_that_joined_again_is_known_by_its_new_key_only() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    daemon.put("/v1/zones/z1", json!({})).await;
+    daemon.put("/v1/racks/r1", json!({ "zone": "z1" })).await;
+    let (mut old, _) = join(&daemon, "r1").await;
+    assert!(matches!(old.events.poll().await, Ok(Event::Incoming(Packet::ConnAck(_)))));
+    let (mut new, _) = join(&daemon, "r1").await;
+    assert_eq!(old.id, new.id);
+    let cut = async { while old.events.poll().await.is_ok() {} };
+    tokio::time::timeout(PATIENCE, cut).await.expect("its live session is cut");
+    let again = old.events.poll().await;
+    assert!(again.is_err(), "{again:?} with a key that was replaced");
+    assert!(matches!(new.events.poll().await, Ok(Event::Incoming(Packet::ConnAck(_)))));
+}
+
+/// Whether the other side ends the connection.
+async fn is_closed(stream: &mut (impl tokio::io::AsyncRead + Unpin), within: Duration) -> bool {
+    let mut heard = [0; 64];
+    let read = tokio::io::AsyncReadExt::read(stream, &mut heard);
+    matches!(tokio::time::timeout(within, read).await, Ok(Ok(0) | Err(_)))
+}
+
+#[tokio::test]
+async fn connections_to_the_api_that_say_nothing_are_bounded_and_end() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let api = daemon.api.parse().unwrap();
+    let connect = async || {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        socket.connect(api).await.unwrap()
+    };
+    let name = rustls::pki_types::ServerName::try_from("127.0.0.1").unwrap();
+    let tls = tokio_rustls::TlsConnector::from(Arc::new(trusting(&site.ca())));
+    let mut silent = tls.connect(name, connect().await).await.unwrap();
+    let mut idle = Vec::new();
+    for _ in 0..300 {
+        idle.push(connect().await);
+    }
+    let mut refused = 0;
+    for stream in &mut idle {
+        refused += usize::from(is_closed(stream, Duration::from_millis(5)).await);
+    }
+    assert!((45..300).contains(&refused), "{refused} of 300 were refused beside one and 255");
+    daemon.zones().await;
+    for stream in &mut idle {
+        assert!(is_closed(stream, PATIENCE).await, "no handshake");
+    }
+    assert!(is_closed(&mut silent, PATIENCE).await, "no request");
+    assert!(daemon.stop());
+}

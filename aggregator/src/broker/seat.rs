@@ -6,12 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use picket_common::id::{AgentId, ConsumerId};
+use picket_common::wire::assign::MAX_PARTS;
 use picket_common::wire::topic::{self, Channel};
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
-/// Messages waiting for one agent. Each has at most 64 KiB, so 16 MiB at the very worst; an assignment has a few dozen parts.
-const AGENT_QUEUE_LEN: usize = 256;
+/// Messages waiting for one agent: all parts of the longest assignment there may be, which are told at once (one that did not
+/// fit would cut the agent whenever it came), and others beside it. A usual assignment has a few dozen parts, and room that
+/// is empty costs nothing.
+const AGENT_QUEUE_LEN: usize = MAX_PARTS as usize + 256;
 /// Messages waiting for one consumer: 10,000 hosts changing at once (a state and an event each) with room to spare. Payloads
 /// are shared by all queues, so a queue itself costs little.
 const CONSUMER_QUEUE_LEN: usize = 32_768;

@@ -3,6 +3,7 @@
 //! Every part started here is critical: one that ends before it is told to ends the process (systemd starts it again, from the
 //! last commit). A gate connection's own task is not started here; it ends alone.
 
+mod door;
 mod sockets;
 mod watchdog;
 
@@ -11,8 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use axum_server::accept::NoDelayAcceptor;
-use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use axum_server::tls_rustls::RustlsConfig;
 use picket_common::id::SiteId;
 use sd_notify::NotifyState;
 use tokio::runtime::Handle;
@@ -166,10 +166,7 @@ async fn start(config: &Config, state_dir: &Path, authority: Authority, store: S
     };
     let tls = RustlsConfig::from_config(Arc::new(authority.server_tls_for_api()?));
     let handle = axum_server::Handle::new();
-    let server = axum_server::from_tcp(api_listener)
-        .map_err(DaemonError::setup("listening for the API"))?
-        .acceptor(RustlsAcceptor::new(tls).acceptor(NoDelayAcceptor::new()))
-        .handle(handle.clone());
+    let server = door::server(api_listener, tls).map_err(DaemonError::setup("listening for the API"))?.handle(handle.clone());
     let router = api::router(context, Arc::new(authority));
 
     let mut tasks = JoinSet::new();

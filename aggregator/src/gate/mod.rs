@@ -34,7 +34,7 @@ use tracing::{debug, info, warn};
 
 use crate::broker::{Broker, Cut};
 use crate::pki::{GateTls, Peer, Role};
-use seats::{Caps, Seats};
+pub(crate) use seats::{Caps, Seat, Seats};
 
 /// How often live sessions are compared with whose keys they should be: an agent that was replaced or removed is cut within it.
 const LOOK_AT_KEYS: Duration = Duration::from_secs(1);

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Caps of [`Seats`].
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Caps {
+pub(crate) struct Caps {
     pub total: usize,
     pub per_address: usize,
     pub unproved: usize,
@@ -30,14 +30,14 @@ struct Counts {
 
 /// The count of connections.
 #[derive(Debug, Clone)]
-pub(super) struct Seats {
+pub(crate) struct Seats {
     caps: Caps,
     counts: Arc<Mutex<Counts>>,
 }
 
 /// One connection's place in the count, given up on drop.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(crate) struct Seat {
     seats: Seats,
     address: IpAddr,
     proved: bool,
@@ -45,7 +45,7 @@ pub(super) struct Seat {
 
 /// Which cap was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Full {
+pub(crate) enum Full {
     #[error("too many connections")]
     Total,
     #[error("too many connections from this address")]
@@ -57,12 +57,12 @@ pub(super) enum Full {
 }
 
 impl Seats {
-    pub(super) fn new(caps: Caps) -> Self {
+    pub(crate) fn new(caps: Caps) -> Self {
         Self { caps, counts: Arc::default() }
     }
 
     /// A seat for a connection from `address`.
-    pub(super) fn take(&self, address: IpAddr) -> Result<Seat, Full> {
+    pub(crate) fn take(&self, address: IpAddr) -> Result<Seat, Full> {
         let address = neighbourhood(address);
         let mut counts = self.lock();
         let there = counts.by_address.get(&address).copied().unwrap_or_default();
@@ -88,7 +88,7 @@ impl Seats {
 
 impl Seat {
     /// The connection has shown a certificate of ours.
-    pub(super) fn proved(&mut self) {
+    pub(crate) fn proved(&mut self) {
         if !std::mem::replace(&mut self.proved, true) {
             self.change(|count| count.unproved -= 1);
         }

@@ -60,7 +60,7 @@ impl Client {
     /// Sends a request and gives the answer as it is, whatever its status.
     ///
     /// # Errors
-    /// [`Failure::Unreachable`].
+    /// [`Failure::Unreachable`], [`Failure::NoAnswer`].
     pub async fn send(&self, call: Call<'_>) -> Result<Response, Failure> {
         let mut request = self.http.request(call.method, format!("{}{}", self.url, call.path));
         if let Some(timeout) = call.timeout {
@@ -75,13 +75,13 @@ impl Client {
         if let Some(body) = call.body {
             request = request.header("content-type", "application/json").body(body);
         }
-        request.send().await.map_err(|error| unreachable(&error))
+        request.send().await.map_err(|error| unanswered(&error))
     }
 
     /// Sends and wants success.
     ///
     /// # Errors
-    /// [`Failure::Problem`], [`Failure::Unreachable`].
+    /// [`Failure::Problem`], and as [`Client::send`].
     pub async fn ask(&self, call: Call<'_>) -> Result<Response, Failure> {
         let response = self.send(call).await?;
         if response.status().is_success() { Ok(response) } else { Err(problem(response).await) }
@@ -173,21 +173,21 @@ pub fn escaped(text: &str) -> String {
 /// Reads an answer's JSON.
 ///
 /// # Errors
-/// [`Failure::Unreachable`] when it is cut off or is no JSON.
+/// [`Failure::NoAnswer`] when it is cut off or is no JSON.
 pub async fn read(response: Response) -> Result<Value, Failure> {
-    let bytes = response.bytes().await.map_err(|error| unreachable(&error))?;
+    let bytes = response.bytes().await.map_err(|error| unanswered(&error))?;
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
-    serde_json::from_slice(&bytes).map_err(|error| Failure::Unreachable(format!("its answer is not JSON ({error})")))
+    serde_json::from_slice(&bytes).map_err(|error| Failure::NoAnswer(format!("its answer is not JSON ({error})")))
 }
 
 /// What this version of the API says, as this version of the program reads it.
 ///
 /// # Errors
-/// [`Failure::Unreachable`] when the other end speaks something else.
+/// [`Failure::NoAnswer`] when the other end speaks something else.
 pub fn typed<T: DeserializeOwned>(value: Value) -> Result<T, Failure> {
-    serde_json::from_value(value).map_err(|error| Failure::Unreachable(format!("its answer is not understood ({error})")))
+    serde_json::from_value(value).map_err(|error| Failure::NoAnswer(format!("its answer is not understood ({error})")))
 }
 
 /// The problem of an answer that is no success.
@@ -196,12 +196,13 @@ pub async fn problem(response: Response) -> Failure {
     let bytes = response.bytes().await.unwrap_or_default();
     match serde_json::from_slice::<Problem>(&bytes) {
         Ok(problem) => Failure::Problem(Box::new(problem)),
-        Err(_) => Failure::Unreachable(format!("it answered {status} without a problem; is this a Picket aggregator?")),
+        Err(_) => Failure::NoAnswer(format!("it answered {status} without a problem; is this a Picket aggregator?")),
     }
 }
 
-fn unreachable(error: &reqwest::Error) -> Failure {
-    Failure::Unreachable(chain(error))
+fn unanswered(error: &reqwest::Error) -> Failure {
+    let never_sent = error.is_connect() || error.is_builder();
+    if never_sent { Failure::Unreachable(chain(error)) } else { Failure::NoAnswer(chain(error)) }
 }
 
 fn chain(error: &reqwest::Error) -> String {
@@ -230,5 +231,33 @@ mod tests {
             assert!(check_url(bad).is_err(), "{bad}");
         }
         assert_eq!(escaped("a b/ü~"), "a%20b%2F%C3%BC~");
+    }
+}
+
+/// An aggregator played by a list of answers.
+#[cfg(test)]
+pub mod testing {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::{Client, Target};
+
+    /// A client of a server that gives `answers` (`None`: hears and says nothing), one a connection, and then is gone.
+    pub async fn client(answers: Vec<Option<(u16, String)>>) -> Client {
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let serving = async move {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut heard = [0; 4096];
+                assert!(stream.read(&mut heard).await.unwrap() > 0);
+                if let Some((status, body)) = answer {
+                    let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+                    stream.write_all((head + &body).as_bytes()).await.unwrap();
+                }
+            }
+        };
+        tokio::spawn(serving);
+        Client::new(&Target { url, ca_pem: None, token: None }).unwrap()
     }
 }

@@ -12,8 +12,10 @@ pub enum Failure {
     Usage(String),
     /// The aggregator said no.
     Problem(Box<Problem>),
-    /// No answer from the aggregator.
+    /// No connection to the aggregator: nothing was asked.
     Unreachable(String),
+    /// No answer, or none that is understood: what was asked may have been heard.
+    NoAnswer(String),
     /// Waited long enough; what became of it is not known.
     TimedOut(String),
     /// Something on this machine: a file, a terminal.
@@ -49,7 +51,7 @@ impl Failure {
                 400 | 405 | 413 | 422 => USAGE,
                 _ => NONE_SUCCEEDED,
             },
-            Self::Unreachable(_) => UNREACHABLE,
+            Self::Unreachable(_) | Self::NoAnswer(_) => UNREACHABLE,
             Self::TimedOut(_) => UNKNOWN,
             Self::Local(_) => NONE_SUCCEEDED,
         }
@@ -59,7 +61,17 @@ impl Failure {
     pub fn line(&self) -> String {
         match self {
             Self::Problem(problem) => format!("{} ({})", problem.detail, problem.code),
-            Self::Usage(text) | Self::Unreachable(text) | Self::TimedOut(text) | Self::Local(text) => text.clone(),
+            Self::Unreachable(text) | Self::NoAnswer(text) => text.clone(),
+            Self::Usage(text) | Self::TimedOut(text) | Self::Local(text) => text.clone(),
+        }
+    }
+
+    /// Whether the same question may be answered in a moment: no answer, or one that says that something is broken there.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::NoAnswer(_) => true,
+            Self::Problem(problem) => problem.status >= 500 || problem.status == 429,
+            Self::Usage(_) | Self::TimedOut(_) | Self::Local(_) => false,
         }
     }
 }
@@ -81,6 +93,7 @@ impl fmt::Display for Failure {
                 Ok(())
             }
             Self::Unreachable(text) => write!(f, "the aggregator cannot be reached: {text}"),
+            Self::NoAnswer(text) => write!(f, "the aggregator gave no answer: {text}"),
             Self::Usage(text) | Self::TimedOut(text) | Self::Local(text) => f.write_str(text),
         }
     }

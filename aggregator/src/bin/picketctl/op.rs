@@ -63,7 +63,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// How long after its deadline a result may still come: the aggregator itself gives up a minute after it.
 const GRACE: Duration = Duration::from_secs(75);
 
-/// Waits until an operation is done.
+/// Waits until an operation is done. An aggregator that does not answer meanwhile is asked again: it may be starting anew.
 ///
 /// # Errors
 /// [`Failure::TimedOut`] with the id, when `timeout` or the operation's own deadline and grace are over.
@@ -80,9 +80,10 @@ pub async fn until_done(client: &Client, first: Value, timeout: Option<Duration>
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let seen = client.one(&path).await?;
-            if seen["done"] == true {
-                return Ok(seen);
+            match client.one(&path).await {
+                Ok(seen) if seen["done"] == true => return Ok(seen),
+                Err(failure) if !failure.may_pass() => return Err(failure),
+                Ok(_) | Err(_) => {}
             }
         }
     };
@@ -105,5 +106,30 @@ fn result_code(host: &OperationHost) -> u8 {
         Some("refused") => REFUSED,
         Some("unknown") | None => UNKNOWN,
         Some(_) => NONE_SUCCEEDED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::testing;
+
+    fn operation(done: bool) -> Value {
+        let deadline = picket_aggregator::clock::now().after(Duration::from_secs(60)).wall;
+        serde_json::json!({"id": "0190b7a0-0000-7000-8000-000000000000", "operation": "off", "principal": "ann",
+            "accepted_at": "2026-01-01T00:00:00Z", "deadline": deadline, "done": done,
+            "hosts": [{"host": "h1", "state": "sent"}]})
+    }
+
+    #[tokio::test]
+    async fn waiting_outlasts_an_aggregator_that_starts_anew() {
+        let broken = r#"{"type": "/problems/store-unavailable", "title": "T", "status": 503, "detail": "d",
+            "code": "store-unavailable", "request_id": "r", "retryable": true}"#;
+        let answers = [None, Some((503, broken.to_owned())), None, Some((200, operation(true).to_string()))];
+        let client = testing::client(answers.to_vec()).await;
+        assert_eq!(until_done(&client, operation(false), None).await.unwrap()["done"], true);
+        // Nobody is there any more: that ends with the patience, and is not a failure of the operation.
+        let gone = until_done(&client, operation(false), Some(Duration::from_secs(1))).await.unwrap_err();
+        assert!(matches!(&gone, Failure::TimedOut(_)) && gone.exit_code() == UNKNOWN, "{gone}");
     }
 }

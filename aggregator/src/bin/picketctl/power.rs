@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::Ended;
 use crate::cli::{Gate, GateScope, OobmCommand, Power};
 use crate::client::{ANSWER_TIMEOUT, Call, Client, escaped, read, typed};
-use crate::failure::{Failure, over_all};
+use crate::failure::{Failure, UNKNOWN, over_all};
 use crate::hosts::named;
 use crate::op::{exit_code, until_done};
 use crate::output::{Column, Output, column, maybe, plain, power as shape, print, yes_no};
@@ -116,7 +116,7 @@ fn ended(host: &HostId, answer: Value) -> Outcome {
     let operation: Operation = match typed(answer.clone()) {
         Ok(operation) => operation,
         Err(failure) => {
-            return Outcome { row: json!({"host": host, "detail": failure.line()}), code: failure.exit_code() };
+            return Outcome { row: json!({"host": host, "result": "unknown", "detail": failure.line()}), code: UNKNOWN };
         }
     };
     let mut row = answer["hosts"].get(0).cloned().unwrap_or_else(|| json!({ "host": host }));
@@ -148,8 +148,26 @@ async fn ordered(client: &Client, command: &Power, host: &HostId, waits: bool) -
         timeout: Some(ANSWER_TIMEOUT + Duration::from_secs(held)),
         ..Call::new(Method::POST, &path)
     };
-    let answer = read(client.ask(call).await?).await?;
-    if waits && !command.dry_run { until_done(client, answer, None).await } else { Ok(answer) }
+    let answer = match client.ask(call).await {
+        Ok(answer) => read(answer).await,
+        Err(failure) => Err(failure),
+    };
+    if command.dry_run {
+        return answer;
+    }
+    let answer = answer.map_err(|failure| match failure {
+        Failure::NoAnswer(text) => Failure::TimedOut(format!("{text}; it may have been ordered all the same")),
+        failure => failure,
+    })?;
+    if waits { until_done(client, answer, None).await.map_err(lost_sight) } else { Ok(answer) }
+}
+
+/// Accepted, but then not to be followed: what became of it is not known.
+fn lost_sight(failure: Failure) -> Failure {
+    match failure {
+        failure @ Failure::TimedOut(_) => failure,
+        failure => Failure::TimedOut(format!("ordered, but its end was not seen: {}", failure.line())),
+    }
 }
 
 fn show_plans(out: &Output, rows: &[Value]) -> Result<(), Failure> {
@@ -297,6 +315,28 @@ mod tests {
             (&[None, Some("on")], None),
         ] {
             assert_eq!(state_code(&rows(states)), wanted, "{states:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_order_that_may_have_been_heard_is_unknown_and_one_that_was_not_failed() {
+        let command = Power {
+            operation: PowerOperation::Off,
+            hosts: vec!["h1".into()],
+            wait: true,
+            no_wait: false,
+            timeout: None,
+            reason: None,
+            dry_run: false,
+            on_if_off: false,
+            yes: true,
+            exit_state: false,
+        };
+        let host: HostId = "h1".parse().unwrap();
+        let client = crate::client::testing::client(vec![None, Some((502, "a proxy's own page".into()))]).await;
+        for (result, code) in [("unknown", 5), ("unknown", 5), ("failed", 7)] {
+            let outcome = one(&client, &command, &host, true).await;
+            assert_eq!((outcome.row["result"].as_str(), outcome.code), (Some(result), code), "{}", outcome.row);
         }
     }
 
