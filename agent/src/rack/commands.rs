@@ -115,6 +115,10 @@ impl Rack {
         self.early = early;
         let late: Vec<PowerCommand> = late;
         for command in late {
+            // A copy that came with the assignment we hold has been judged: this one must not say otherwise.
+            if self.seen.contains_key(&(command.operation, command.host.clone())) {
+                continue;
+            }
             self.remember(&command, decision);
             report(decision, command.operation, &command.host, Progress::Done(Outcome::Expired), now);
         }

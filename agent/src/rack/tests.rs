@@ -470,6 +470,20 @@ fn a_command_waits_for_its_assignment_or_its_deadline() {
 }
 
 #[test]
+fn a_command_that_waits_for_an_assignment_of_an_earlier_life_is_done_once_when_it_comes_again() {
+    let mut world = World::new(&["h"]);
+    world.run(5);
+    let again = world.command(1, "h", PowerOperation::Off);
+    let mut waiting = again.clone();
+    waiting.generation.store = uuid::Uuid::max();
+    world.apply(Event::Commanded(Command::Power(waiting)));
+    world.apply(Event::Commanded(Command::Power(again)));
+    world.run(60);
+    assert_eq!(world.outcomes(1), [Outcome::Changed], "and it does not expire as well");
+    assert_eq!(world.orders("h"), [Ask::Off]);
+}
+
+#[test]
 fn what_is_cancelled_before_it_begins_never_begins() {
     let mut world = World::new(&["h"]);
     world.run(5);
