@@ -1,8 +1,8 @@
-//! INGEST: what a topic and its bytes mean. Pure; never judges whether it is true, and trusts the gate for who said it.
+//! INGEST: what the bytes on an agent's channel mean. Pure; never judges whether it is true, and trusts the gate for who said it.
 
 use picket_common::id::AgentId;
 use picket_common::wire::codec::{WireError, decode};
-use picket_common::wire::topic::{Channel, parse_internal};
+use picket_common::wire::topic::Channel;
 
 use crate::fleet::{Event, Heard};
 
@@ -10,8 +10,8 @@ use crate::fleet::{Event, Heard};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct Dropped {
-    /// Who sent it, if the topic says so.
-    pub agent: Option<AgentId>,
+    /// Who sent it.
+    pub agent: AgentId,
     /// Why.
     pub reason: Reason,
 }
@@ -19,9 +19,6 @@ pub struct Dropped {
 /// Why a message does not reach the fleet.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
-    /// Not a topic of the internal tree.
-    #[error("not a topic of the internal tree")]
-    Topic,
     /// A channel that agents read and do not write.
     #[error("agents do not write to channel {}", .0.as_str())]
     Channel(Channel),
@@ -35,22 +32,12 @@ impl Reason {
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
-            Self::Topic => "topic",
             Self::Channel(_) => "channel",
             Self::Message(WireError::Version(_)) => "version",
             Self::Message(WireError::TooLong { .. }) => "too-long",
             Self::Message(_) => "message",
         }
     }
-}
-
-/// Reads a message by its whole topic.
-///
-/// # Errors
-/// [`Dropped`] when the topic is not an agent's or the bytes are not its message.
-pub fn read_topic(topic: &str, payload: &[u8]) -> Result<Event, Dropped> {
-    let (agent, channel) = parse_internal(topic).ok_or(Dropped { agent: None, reason: Reason::Topic })?;
-    read(agent, channel, payload)
 }
 
 /// Reads what `agent` wrote to `channel`.
@@ -60,7 +47,7 @@ pub fn read_topic(topic: &str, payload: &[u8]) -> Result<Event, Dropped> {
 pub fn read(agent: AgentId, channel: Channel, payload: &[u8]) -> Result<Event, Dropped> {
     match heard(channel, payload) {
         Ok(heard) => Ok(Event::Heard(agent, heard)),
-        Err(reason) => Err(Dropped { agent: Some(agent), reason }),
+        Err(reason) => Err(Dropped { agent, reason }),
     }
 }
 
@@ -87,7 +74,8 @@ mod tests {
     fn only_an_agents_own_channels_with_their_own_messages() {
         let gone = Gone { session: Session(Uuid::from_u128(7)) };
         let frame = encode(&gone).unwrap();
-        match read_topic("picket/v1/i/r07/gone", &frame).unwrap() {
+        let agent: AgentId = "r07".parse().unwrap();
+        match read(agent.clone(), Channel::Gone, &frame).unwrap() {
             Event::Heard(agent, Heard::Gone(heard)) => assert_eq!((agent.as_str(), heard), ("r07", gone)),
             other => panic!("{other:?}"),
         }
@@ -96,22 +84,19 @@ mod tests {
         let mut longer = frame.clone();
         longer.push(0);
         let huge = vec![0; MAX_FRAME_LEN + 1];
-        for (topic, payload, code) in [
-            ("picket/v1/state/z/c/h", &frame, "topic"),
-            ("picket/v1/i/R07/gone", &frame, "topic"),
-            ("picket/v1/i/r07/cmd", &frame, "channel"),
-            ("picket/v1/i/r07/ack", &frame, "channel"),
-            ("picket/v1/i/r07/assign", &frame, "channel"),
-            ("picket/v1/i/r07/up", &frame, "message"),
-            ("picket/v1/i/r07/hello", &frame, "message"),
-            ("picket/v1/i/r07/gone", &version, "version"),
-            ("picket/v1/i/r07/gone", &longer, "message"),
-            ("picket/v1/i/r07/gone", &Vec::new(), "message"),
-            ("picket/v1/i/r07/gone", &huge, "too-long"),
+        for (channel, payload, code) in [
+            (Channel::Cmd, &frame, "channel"),
+            (Channel::Ack, &frame, "channel"),
+            (Channel::Assign, &frame, "channel"),
+            (Channel::Up, &frame, "message"),
+            (Channel::Hello, &frame, "message"),
+            (Channel::Gone, &version, "version"),
+            (Channel::Gone, &longer, "message"),
+            (Channel::Gone, &Vec::new(), "message"),
+            (Channel::Gone, &huge, "too-long"),
         ] {
-            let dropped = read_topic(topic, payload).unwrap_err();
-            assert_eq!(dropped.reason.code(), code, "{topic}: {dropped}");
-            assert_eq!(dropped.agent.is_some(), code != "topic");
+            let dropped = read(agent.clone(), channel, payload).unwrap_err();
+            assert_eq!((&dropped.agent, dropped.reason.code()), (&agent, code), "{channel:?}: {dropped}");
         }
     }
 }

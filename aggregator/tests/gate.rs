@@ -614,7 +614,7 @@ async fn oversized_and_malformed_packets_end_their_connection_alone() {
     let mut plain = TcpStream::connect(rig.address).await.unwrap();
     plain.write_all(&connect("r07", 60, None)).await.unwrap();
     assert!(closed(&mut plain, Duration::from_secs(5)).await, "MQTT without TLS");
-    assert!(rig.broker.is_connected(&agent("r08")));
+    rig.until(|rig| rig.handle.sessions() == 1).await;
     drop(witness);
     assert_eq!(rig.inbound().await, Some(Inbound::Disconnected { agent: agent("r08") }));
     assert_serves(&mut rig, "r07").await;

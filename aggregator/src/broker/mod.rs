@@ -143,12 +143,6 @@ impl Broker {
         self.0.agents.tell(agent, channel, internal(agent, channel).into(), payload)
     }
 
-    /// Whether `agent` is connected.
-    #[must_use]
-    pub fn is_connected(&self, agent: &AgentId) -> bool {
-        self.0.agents.current(agent).is_some()
-    }
-
     /// Passes a message through the router and waits for it: for the watchdog.
     ///
     /// # Errors

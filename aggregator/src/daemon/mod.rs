@@ -207,8 +207,7 @@ async fn listen_to_agents(mut heard: mpsc::Receiver<Inbound>, events: mpsc::Send
                 }
             }
             Err(dropped) => {
-                let agent = dropped.agent.as_ref().map(tracing::field::display);
-                tracing::warn!(agent, reason = dropped.reason.code(), error = %dropped, "message dropped");
+                tracing::warn!(agent = %dropped.agent, reason = dropped.reason.code(), error = %dropped, "message dropped");
             }
         }
     }
