@@ -146,7 +146,7 @@ fn ratios(figures: &Figures) -> Table {
                     (true, false) => (format!("1/{}", thousands(target.into())), "NOT reached"),
                     (false, _) => (String::new(), ""),
                 };
-                let ratio = format!("1/{}", if times < 10.0 { format!("{times:.1}") } else { thousands(times) });
+                let ratio = ratio(times);
                 table.add_row([fleet.bmcs.to_string(), agent.words().into(), other.words().into(), ratio, reach, verdict.into()]);
             }
         }
@@ -173,6 +173,15 @@ fn time(seconds: f64) -> String {
 
 fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
+}
+
+/// What share of the other's cost ours is, or how many times as much.
+fn ratio(times: f64) -> String {
+    match times {
+        t if t >= 10.0 => format!("1/{}", thousands(t)),
+        t if t >= 1.0 => format!("1/{t:.1}"),
+        t => format!("{:.1} times", 1.0 / t),
+    }
 }
 
 /// Whole, with commas.
@@ -234,6 +243,9 @@ mod tests {
     fn numbers_read_well() {
         for (value, wanted) in [(7.4, "7"), (999.6, "1,000"), (1_234_567.0, "1,234,567")] {
             assert_eq!(thousands(value), wanted);
+        }
+        for (times, wanted) in [(0.5, "2.0 times"), (4.26, "1/4.3"), (1_069.4, "1/1,069")] {
+            assert_eq!(ratio(times), wanted);
         }
         for (seconds, wanted) in [(0.0123, "12 ms"), (0.0012, "1.2 ms"), (0.000_23, "230 µs"), (0.000_012_34, "12.3 µs")] {
             assert_eq!(time(seconds), wanted);

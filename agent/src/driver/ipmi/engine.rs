@@ -120,6 +120,7 @@ impl Engine {
         let mut inputs = Vec::new();
         let mut buffer = [0u8; DATAGRAM];
         loop {
+            self.drop_idle_timers();
             self.wait(&mut events);
             let now = clock::boottime();
             let mut next = Next::GoOn;
@@ -156,6 +157,25 @@ impl Engine {
         match [timer, place, ending].into_iter().flatten().min() {
             None => LONGEST_WAIT,
             Some(at) => at.saturating_sub(clock::boottime()).min(LONGEST_WAIT),
+        }
+    }
+
+    /// Takes timers off the top that nothing waits for any more, so that they wake nobody: nearly every request is
+    /// answered long before it would be sent again.
+    fn drop_idle_timers(&mut self) {
+        while let Some(Reverse((set, index))) = self.timers.peek().copied() {
+            let due = match self.slot(index) {
+                Some(slot) if slot.timer == Some(set) => slot.due().map(tick),
+                _ => None,
+            };
+            if due.is_some_and(|due| due <= set) {
+                return;
+            }
+            self.timers.pop();
+            if let Some(slot) = self.slot(index).filter(|slot| slot.timer == Some(set)) {
+                slot.timer = due;
+                self.timers.extend(due.map(|due| Reverse((due, index))));
+            }
         }
     }
 
