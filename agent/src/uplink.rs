@@ -290,7 +290,11 @@ impl Uplink {
     async fn reply(&mut self, link: &mut Link, reply: Reply) -> Result<(), LinkError> {
         match reply {
             Reply::Ack { boot, up_to } if boot == self.settings.boot && up_to < link.next => {
-                link.acked = link.acked.max(up_to);
+                if up_to > link.acked {
+                    link.acked = up_to;
+                    // Progress: a later request for what is gone is another gap.
+                    link.missed = false;
+                }
                 link.cursor = link.cursor.max(link.acked + 1);
                 link.heard = clock::boottime();
                 (self.events)(Event::Acked { boot, up_to });
