@@ -520,8 +520,8 @@ mod tests {
             world.enable("h1", true);
             world.hello("r1", 2, 1);
         };
-        let changes: [(&str, &dyn Fn(&mut World)); 3] =
-            [("journal", &another_journal), ("agent", &another_agent), ("gate", &off_and_on)];
+        type Change<'a> = (&'a str, &'a dyn Fn(&mut World));
+        let changes: [Change<'_>; 3] = [("journal", &another_journal), ("agent", &another_agent), ("gate", &off_and_on)];
         for (name, change) in changes {
             for cancelling in [false, true] {
                 let mut world = World::running(1);

@@ -90,7 +90,9 @@ impl Default for Limits {
 
 /// Which key is whose: an agent's certificate counts only while its key is the agent's. Cheap and never waits.
 #[derive(Clone)]
-pub struct AgentKeys(Arc<dyn Fn(&AgentId, &str) -> bool + Send + Sync>);
+pub struct AgentKeys(Arc<IsKeyOf>);
+
+type IsKeyOf = dyn Fn(&AgentId, &str) -> bool + Send + Sync;
 
 impl AgentKeys {
     /// `allowed` says whether the key with this SPKI hash (hex) is the agent's now.
