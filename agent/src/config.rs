@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use picket_common::config::{ConfigError, parse};
+use picket_common::id::HostId;
 use serde::Deserialize;
 
 use crate::driver::address::AllowedNetworks;
@@ -23,13 +24,21 @@ pub struct Config {
     pub allowed_bmc_networks: Vec<IpNet>,
     /// Most polls in flight at once (16 – 65536).
     pub max_in_flight: MaxInFlight,
+    /// The host this agent runs on, if it guards itself through `/dev/ipmi0` (driver `ipmi`, option `interface = "open"`).
+    pub local_bmc_host: Option<HostId>,
     /// CA bundle (PEM) for BMCs whose option `tls` is `ca`.
     pub bmc_ca: Option<PathBuf>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { log: "info".into(), allowed_bmc_networks: Vec::new(), max_in_flight: MaxInFlight(4096), bmc_ca: None }
+        Self {
+            log: "info".into(),
+            allowed_bmc_networks: Vec::new(),
+            max_in_flight: MaxInFlight(4096),
+            local_bmc_host: None,
+            bmc_ca: None,
+        }
     }
 }
 
@@ -111,8 +120,8 @@ mod tests {
             .map(|line| format!("{line}\n"))
             .collect();
         let config = parse::<Config>("agent.toml", &shown).unwrap();
-        let defaults = Config { bmc_ca: config.bmc_ca.clone(), ..Config::default() };
+        let defaults = Config { bmc_ca: config.bmc_ca.clone(), local_bmc_host: config.local_bmc_host.clone(), ..Config::default() };
         assert_eq!(format!("{config:?}"), format!("{defaults:?}"));
-        assert!(config.bmc_ca.is_some(), "an example of a key without a default");
+        assert!(config.bmc_ca.is_some() && config.local_bmc_host.is_some(), "examples of keys without a default");
     }
 }

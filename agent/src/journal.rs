@@ -156,6 +156,8 @@ impl Journal {
                 Ok(meta.get(name)?.map(|value| value.value().to_vec()))
             };
             let schema = number(read("schema", &meta)?);
+            // Written at each opening: a file that cannot be written is found out here.
+            meta.insert("opened", fresh.as_bytes().as_slice())?;
             if schema.is_none() {
                 meta.insert("schema", SCHEMA.to_be_bytes().as_slice())?;
                 meta.insert("boot", fresh.as_bytes().as_slice())?;
@@ -362,11 +364,21 @@ impl Reader {
     }
 
     /// What a driver stored for a host.
-    #[must_use]
-    pub fn memory(&self, host: &HostId) -> Option<Vec<u8>> {
-        let transaction = database(&self.shared, &self.path).ok()?.begin_read().ok()?;
-        let memory = transaction.open_table(MEMORY).ok()?;
-        memory.get(host.as_str()).ok()?.map(|value| value.value().to_vec())
+    ///
+    /// # Errors
+    /// [`JournalError`]: then it is not known whether there is anything.
+    pub fn memory(&self, host: &HostId) -> Result<Option<Vec<u8>>, JournalError> {
+        let fail = |source: redb::Error| JournalError::Redb {
+            path: self.path.clone(),
+            what: "read a driver's memory",
+            source: Box::new(source),
+        };
+        Self::read_memory(database(&self.shared, &self.path)?.as_ref(), host).map_err(fail)
+    }
+
+    fn read_memory(database: &Database, host: &HostId) -> Result<Option<Vec<u8>>, redb::Error> {
+        let memory = database.begin_read()?.open_table(MEMORY)?;
+        Ok(memory.get(host.as_str())?.map(|value| value.value().to_vec()))
     }
 
     /// Stores, or with `None` forgets, what a driver wants to know again.
@@ -385,10 +397,12 @@ impl Reader {
     fn write_memory(database: &Database, host: &HostId, bytes: Option<&[u8]>) -> Result<(), redb::Error> {
         let transaction = begin(database)?;
         {
+            // A driver may still be closing a session of a host that left the rack: nothing is kept of such a host.
+            let assigned = transaction.open_table(ASSIGNMENT)?.get(host.as_str())?.is_some();
             let mut memory = transaction.open_table(MEMORY)?;
             match bytes {
-                Some(bytes) => drop(memory.insert(host.as_str(), bytes)?),
-                None => drop(memory.remove(host.as_str())?),
+                Some(bytes) if assigned => drop(memory.insert(host.as_str(), bytes)?),
+                _ => drop(memory.remove(host.as_str())?),
             }
         }
         transaction.commit()?;
@@ -411,6 +425,7 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
 mod tests {
     use super::*;
     use picket_common::command::Outcome;
+    use picket_common::wire::assign::HostAssignment;
     use picket_common::wire::report::{OperationReport, Progress};
 
     fn report(n: u128) -> Record {
@@ -465,12 +480,24 @@ mod tests {
         let mut journal = Journal::open(&path, uuid::Uuid::nil()).unwrap();
         journal.record(&[Record::Seen(operation, host.clone(), Time(9)), Record::Generation(None, 4)]).unwrap();
         journal.reader().set_memory(&host, Some(b"pin")).unwrap();
+        assert_eq!(journal.reader().memory(&host).unwrap(), None, "nothing is kept of a host that is not ours");
+        let assignment = HostAssignment {
+            host: host.clone(),
+            zone: "z".parse().unwrap(),
+            cluster: "c".parse().unwrap(),
+            enablement: 1,
+            refusal: None,
+            bmc: None,
+            poll_interval_ms: 1000,
+        };
+        journal.record(&[Record::Assignment(assignment)]).unwrap();
+        journal.reader().set_memory(&host, Some(b"pin")).unwrap();
         let restored = journal.load().unwrap();
         assert_eq!(restored.seen, [(operation, host.clone(), Time(9))]);
         assert_eq!(restored.epoch, 4);
-        assert_eq!(journal.reader().memory(&host).unwrap(), b"pin");
+        assert_eq!(journal.reader().memory(&host).unwrap().unwrap(), b"pin");
         journal.record(&[Record::Unseen(operation, host.clone()), Record::Remove(host.clone())]).unwrap();
         assert!(journal.load().unwrap().seen.is_empty());
-        assert_eq!(journal.reader().memory(&host), None);
+        assert_eq!(journal.reader().memory(&host).unwrap(), None);
     }
 }

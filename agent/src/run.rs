@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use picket_common::command::Outcome;
 use picket_common::id::HostId;
+use picket_common::wire::down::Command;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::bmc::{Ask, Completion};
@@ -15,11 +16,11 @@ use crate::clock;
 use crate::config::Config;
 use crate::driver::ipmi::{Ipmi, IpmiError};
 use crate::driver::null::Null;
-use crate::driver::redfish::{self, Kept, Redfish};
+use crate::driver::redfish::{self, Kept, Redfish, Unreadable};
 use crate::driver::{Completions, Driver};
 use crate::identity::Identity;
 use crate::journal::{Journal, JournalError, Outbox};
-use crate::rack::{Decision, Event, Rack, Record, Settings};
+use crate::rack::{Decision, Event, Rack, Record, Restored, Settings};
 use crate::status::Status;
 use crate::uplink::{Gauge, Say, Uplink};
 use crate::work::Work;
@@ -27,10 +28,10 @@ use crate::{tls, uplink};
 
 /// Most events decided on in one transaction.
 const MAX_EVENTS: usize = 1024;
-/// Polls that are due within this are started together.
-const GRAIN: Duration = Duration::from_millis(10);
+/// Polls that are due within this are started together: fewer wake-ups, and a delay far below any poll's jitter.
+const GRAIN: Duration = Duration::from_millis(25);
 /// Pause between tries to get the journal back.
-const JOURNAL_PAUSE: Duration = Duration::from_secs(1);
+const JOURNAL_PAUSE: Duration = Duration::from_secs(5);
 
 /// Why the agent cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -141,7 +142,7 @@ fn notify_ready() {
 }
 
 fn drivers(config: &Config, journal: &Journal, completions: &Completions) -> Result<Vec<Box<dyn Driver>>, RunError> {
-    let ipmi = Ipmi::new(completions.clone(), config.allowed())?;
+    let ipmi = Ipmi::new(completions.clone(), config.allowed())?.serving_local(config.local_bmc_host.clone());
     let settings = redfish::Config { allowed: config.allowed(), roots: bmc_roots(config)? };
     let redfish =
         Redfish::new(completions.clone(), settings, tokio::runtime::Handle::current(), Arc::new(redfish_memory(journal)))?;
@@ -156,12 +157,18 @@ fn bmc_roots(config: &Config) -> Result<Vec<Vec<u8>>, RunError> {
 
 fn redfish_memory(journal: &Journal) -> Kept {
     let (load, store) = (journal.reader(), journal.reader());
+    let load = move |host: &HostId| {
+        load.memory(host).map_err(|error| {
+            tracing::warn!(%error, %host, "driver memory not read");
+            Unreadable
+        })
+    };
     let store = move |host: &HostId, bytes: &[u8]| {
         if let Err(error) = store.set_memory(host, Some(bytes)) {
             tracing::warn!(%error, %host, "driver memory not kept");
         }
     };
-    Kept::new(Box::new(move |host| load.memory(host)), Box::new(store))
+    Kept::new(Box::new(load), Box::new(store))
 }
 
 /// The loop and what it owns.
@@ -224,6 +231,9 @@ impl Core {
         while self.next_events(&mut events) {
             let mut decision = Decision::default();
             let now = clock::now();
+            if self.broken.is_some() {
+                events.retain(is_harmless);
+            }
             for event in events.drain(..) {
                 self.rack.apply(event, now, &mut decision); // the only deciding: pure
             }
@@ -233,7 +243,7 @@ impl Core {
                 continue;
             }
             match self.journal.record(&decision.records) {
-                Ok(outbox) => self.act(decision, outbox), // only after it is durable
+                Ok(outbox) => self.act(decision, outbox, now.boottime), // only after it is durable
                 Err(error) => self.break_down(&error, now.boottime),
             }
         }
@@ -254,7 +264,7 @@ impl Core {
         true
     }
 
-    fn act(&mut self, decision: Decision, outbox: Outbox) {
+    fn act(&mut self, mut decision: Decision, outbox: Outbox, decided: Duration) {
         if outbox.oldest > 0 {
             self.say.send(Say::Queued(outbox)).ok();
         }
@@ -267,6 +277,9 @@ impl Core {
             self.work.forget(&driver, &host);
         }
         if !decision.jobs.is_empty() {
+            // The commit may have taken long: its time is the jobs' time too, and what is too late by now is not begun.
+            let late = clock::boottime().saturating_sub(decided);
+            decision.jobs.iter_mut().for_each(|(_, job)| job.timeout = job.timeout.saturating_sub(late));
             self.work.start(decision.jobs);
         }
     }
@@ -286,19 +299,22 @@ impl Core {
     /// The journal failed: nothing of that decision happens, and the rack is what the journal last knew, if it can be read.
     fn break_down(&mut self, error: &JournalError, now: Duration) {
         tracing::error!(%error, source = ?std::error::Error::source(error), "journal failed");
-        self.broken = Some(Broken { try_at: now, refused: Vec::new() });
-        self.restore();
-    }
-
-    fn restore(&mut self) {
+        self.broken = Some(Broken { try_at: now.saturating_add(JOURNAL_PAUSE), refused: Vec::new() });
         match self.journal.load() {
-            Ok(restored) => self.rack = Rack::restore(self.settings.clone(), restored, clock::now()),
-            Err(error) => tracing::debug!(%error, "journal cannot be read"),
+            // Operations wait in the journal; until it works nothing is ordered, and none is carried on.
+            Ok(restored) => self.restore(Restored { operations: Vec::new(), ..restored }),
+            Err(error) => tracing::warn!(%error, "journal cannot be read"),
         }
-        self.rack.set_journal(self.broken.is_none());
+        self.rack.set_journal(false);
     }
 
-    /// Without a journal BMCs are still read, so that the state stays visible; nothing is ordered, and commands are refused.
+    fn restore(&mut self, restored: Restored) {
+        let rack = Rack::restore(self.settings.clone(), restored, clock::now());
+        let earlier = std::mem::replace(&mut self.rack, rack);
+        self.rack.inherit(&earlier);
+    }
+
+    /// Without a journal BMCs are still read, so that the agent sees what it can; nothing is ordered, and commands are refused.
     /// The refusals are kept until they can be journalled, for the aggregator to hear.
     fn limp(&mut self, mut decision: Decision, now: Duration) {
         decision.jobs.retain(|(_, job)| job.ask == Ask::Status);
@@ -307,7 +323,7 @@ impl Core {
             decision.records.truncate(MAX_EVENTS.saturating_sub(broken.refused.len()));
             broken.refused.append(&mut decision.records);
         }
-        self.act(decision, Outbox::default());
+        self.act(decision, Outbox::default(), now);
         if self.broken.as_ref().is_some_and(|broken| now >= broken.try_at) {
             self.mend(now);
         }
@@ -315,12 +331,17 @@ impl Core {
 
     fn mend(&mut self, now: Duration) {
         let refused = self.broken.as_ref().map(|broken| broken.refused.clone()).unwrap_or_default();
-        match self.journal.reopen().and_then(|()| self.journal.record(&refused)) {
-            Ok(outbox) => {
+        let mended = self
+            .journal
+            .reopen()
+            .and_then(|()| self.journal.record(&refused))
+            .and_then(|outbox| Ok((outbox, self.journal.load()?)));
+        match mended {
+            Ok((outbox, restored)) => {
                 self.broken = None;
-                self.restore();
+                self.restore(restored);
                 tracing::info!("journal works again");
-                self.act(Decision::default(), outbox);
+                self.act(Decision::default(), outbox, now);
             }
             Err(error) => {
                 tracing::warn!(%error, "journal still fails");
@@ -330,6 +351,12 @@ impl Core {
             }
         }
     }
+}
+
+/// What may be looked at while nothing can be journalled: answers of BMCs, the clock, and commands, which are refused. An
+/// assignment comes again; acknowledgements too.
+const fn is_harmless(event: &Event) -> bool {
+    matches!(event, Event::Completed(_) | Event::Measured(_) | Event::Tick | Event::Commanded(Command::Power(_)))
 }
 
 /// While the journal cannot be written.

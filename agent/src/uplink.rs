@@ -77,6 +77,8 @@ enum LinkError {
     Connection(#[source] Box<rumqttc::ConnectionError>),
     #[error("the broker refused a subscription")]
     Subscription,
+    #[error("the connection stands still")]
+    Stalled,
     #[error("the client is gone")]
     Client(#[from] rumqttc::ClientError),
     #[error("own message does not encode")]
@@ -197,8 +199,10 @@ impl Uplink {
         tokio::spawn(async move {
             loop {
                 let event = match eventloop.poll().await {
+                    Ok(rumqttc::Event::Outgoing(_) | rumqttc::Event::Incoming(Incoming::PubAck(_) | Incoming::PingResp)) => {
+                        continue;
+                    }
                     Ok(rumqttc::Event::Incoming(packet)) => Ok(packet),
-                    Ok(rumqttc::Event::Outgoing(_)) => continue,
                     Err(error) => Err(error),
                 };
                 let last = event.is_err();
@@ -324,7 +328,7 @@ impl Uplink {
     async fn said(&mut self, link: &mut Link, said: Say) -> Result<(), LinkError> {
         match said {
             Say::Queued(outbox) => {
-                link.next = outbox.next;
+                link.next = link.next.max(outbox.next);
                 self.measure(outbox, Some(link.acked));
                 self.pump(link).await
             }
@@ -388,7 +392,10 @@ impl Uplink {
     }
 
     async fn publish(&self, link: &Link, channel: Channel, frame: Vec<u8>) -> Result<(), LinkError> {
-        Ok(link.client.publish(internal(&self.settings.agent, channel), QoS::AtLeastOnce, false, frame).await?)
+        let publish = link.client.publish(internal(&self.settings.agent, channel), QoS::AtLeastOnce, false, frame);
+        // The event loop may be waiting for us while we wait for it; a connection that stands still is given up.
+        tokio::time::timeout(KEEP_ALIVE, publish).await.map_err(|_| LinkError::Stalled)??;
+        Ok(())
     }
 }
 

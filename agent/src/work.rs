@@ -26,11 +26,12 @@ impl Work {
     /// Starts jobs; returns at once.
     pub fn start(&self, jobs: Vec<(Arc<str>, Job)>) {
         let mut by_driver: BTreeMap<&'static str, Vec<Job>> = BTreeMap::new();
-        let mut unknown = Vec::new();
+        let mut refused = Vec::new();
         for (name, job) in jobs {
             match self.find(&name) {
+                _ if job.timeout.is_zero() => refused.push(too_late(&job)),
                 Some(driver) => by_driver.entry(driver.descriptor().name).or_default().push(job),
-                None => unknown.push(self.no_such_driver(&name, &job)),
+                None => refused.push(self.no_such_driver(&name, &job)),
             }
         }
         for (name, jobs) in by_driver {
@@ -38,8 +39,8 @@ impl Work {
                 driver.submit(jobs);
             }
         }
-        if !unknown.is_empty() {
-            (self.completions)(unknown);
+        if !refused.is_empty() {
+            (self.completions)(refused);
         }
     }
 
@@ -76,4 +77,17 @@ impl Work {
         };
         Completion { ticket: job.ticket, begun: clock::boottime(), result: Err(error) }
     }
+}
+
+/// Nothing is begun when its time is over.
+fn too_late(job: &Job) -> Completion {
+    let error = DriverError {
+        driver: "picket",
+        address: job.bmc.address.clone(),
+        class: ErrorClass::Deadline,
+        code: "too-late".into(),
+        text: "the time given to the request was over before it could be sent".into(),
+        maybe_sent: false,
+    };
+    Completion { ticket: job.ticket, begun: clock::boottime(), result: Err(error) }
 }

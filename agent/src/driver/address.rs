@@ -19,10 +19,10 @@ impl AllowedNetworks {
     /// Whether a BMC may live at `ip`.
     #[must_use]
     pub fn allows(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
         if !self.networks.is_empty() {
             return self.networks.iter().any(|network| network.contains(&ip));
         }
-        let ip = ip.to_canonical();
         let never = ip.is_loopback() || ip.is_multicast() || ip.is_unspecified();
         let link_local = match ip {
             IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),

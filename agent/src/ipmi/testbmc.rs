@@ -165,7 +165,7 @@ impl TestBmc {
         if self.faults.by_port && self.sessions.iter().any(|session| session.port == port) {
             return None;
         }
-        self.seed += 1;
+        self.seed = self.seed.wrapping_add(1);
         let id = 0x0200_0000 + u32::from(self.seed);
         let suite = self.faults.answer_suite.unwrap_or(suite);
         self.sessions.push(BmcSession {
@@ -202,7 +202,7 @@ impl TestBmc {
         self.rakp_1 += 1;
         let tag = self.tag(payload[0]);
         let id = le(&payload[4..8]);
-        self.seed += 1;
+        self.seed = self.seed.wrapping_add(1);
         let bmc_random: Vec<u8> = (0..16).map(|n| self.seed.wrapping_mul(31).wrapping_add(n)).collect();
         let name = payload[28..28 + usize::from(payload[27])].to_vec();
         let role = payload[24];

@@ -7,13 +7,13 @@ use picket_common::command::{ErrorClass, Outcome, Refusal};
 use picket_common::id::{HostId, OperationId};
 use picket_common::wire::Time;
 use picket_common::wire::down::PowerCommand;
-use picket_common::wire::report::{OperationReport, Progress, Report};
+use picket_common::wire::report::{MAX_TEXT, OperationReport, Progress, Report};
 
 use super::admission::{Standing, Verdict, admit};
 use super::host::Host;
 use super::operation::{Input, Operation, Phase, Step};
 use super::{Decision, Rack, Record, timeout_of};
-use crate::bmc::{Ask, DriverError};
+use crate::bmc::{Ask, DriverError, cut};
 
 /// How long after its deadline a command's id is remembered, for copies that come late.
 const SEEN_MARGIN: Duration = Duration::from_secs(600);
@@ -192,7 +192,7 @@ impl Rack {
         }
         host.operation_due = None;
         let left = host.operations.front().map_or(Duration::ZERO, |operation| operation.deadline.saturating_sub(now.boottime));
-        let timeout = timeout_of(host, ask).min(left.max(Duration::from_millis(1)));
+        let timeout = timeout_of(host, ask).min(left);
         self.send(slot, ask, true, timeout, decision);
     }
 }
@@ -217,8 +217,13 @@ fn report(decision: &mut Decision, operation: OperationId, host: &HostId, progre
     decision.records.push(Record::Report(Box::new(Report::Operation(report))));
 }
 
-fn end(decision: &mut Decision, operation: &Operation, outcome: Outcome, now: Now) {
+pub(super) fn end(decision: &mut Decision, operation: &Operation, outcome: Outcome, now: Now) {
     let command = &operation.command;
+    // Texts of BMCs are of any length; a report that the wire refuses would hold up all that come after it.
+    let outcome = match outcome {
+        Outcome::Unknown(text) => Outcome::Unknown(cut(&text, MAX_TEXT)),
+        other => other,
+    };
     decision.records.push(Record::OperationEnded(command.operation, command.host.clone()));
     report(decision, command.operation, &command.host, Progress::Done(outcome), now);
 }

@@ -210,6 +210,11 @@ impl Host {
         }))
     }
 
+    /// Nothing is known of the power any more: it is another BMC now.
+    pub fn unknown(&mut self, now: Now) -> Option<Report> {
+        self.power_event(PowerEvent::Unknown, Cause::Poll, now)
+    }
+
     /// Closes the host: no more traffic, state Disabled. The aggregator records the change, so nothing is reported.
     pub fn close(&mut self, now: Now) {
         self.step_silently(PowerEvent::Disabled, now);

@@ -17,7 +17,7 @@ use std::time::Duration;
 use picket_common::clock::Now;
 use picket_common::command::{BmcError, ErrorClass, Refusal};
 use picket_common::id::{HostId, OperationId};
-use picket_common::power::{Cause, Management};
+use picket_common::power::{Cause, Management, PowerEvent};
 use picket_common::seal::{self, Belongs, Sealed};
 use picket_common::secret::Secret;
 use picket_common::wire::assign::{Assign, HostAssignment};
@@ -174,7 +174,8 @@ impl Rack {
             seen: restored.seen.into_iter().map(|(operation, host, until)| ((operation, host), until)).collect(),
             clock: None,
             next_heartbeat: now.boottime,
-            next_ticket: 0,
+            // Drivers may still answer tickets of a rack before this one.
+            next_ticket: u32::try_from(now.boottime.as_nanos() & u128::from(u32::MAX)).unwrap_or(0),
             jitter,
             journal_works: true,
         };
@@ -198,7 +199,7 @@ impl Rack {
 
     fn resume(&mut self, mut operation: Operation, now: Now) {
         let left = u64::try_from(operation.deadline_wall.0.saturating_sub(Time::from(now.wall).0)).unwrap_or(0);
-        operation.deadline = now.boottime.saturating_add(Duration::from_micros(left));
+        operation.deadline = now.boottime.saturating_add(Duration::from_micros(left).min(Duration::from_secs(3600)));
         let Some(&slot) = self.by_id.get(&operation.command.host) else { return };
         let Some(host) = self.host_mut(slot) else { return };
         // One that was begun goes before those that wait.
@@ -209,6 +210,17 @@ impl Rack {
         }
         host.operation_due = Some(now.boottime.saturating_add(operation::CYCLE_PAUSE));
         self.reschedule(slot);
+    }
+
+    /// Takes over what an earlier rack of this process knew of refused logins: an account must not be locked by a failing journal.
+    pub fn inherit(&mut self, earlier: &Self) {
+        for host in self.hosts.iter_mut().flatten() {
+            let before = earlier.by_id.get(&host.row.host).and_then(|&slot| earlier.host(slot));
+            if let Some(before) = before.filter(|before| before.row.revision == host.row.revision) {
+                host.streak.refused_logins = host.streak.refused_logins.max(before.streak.refused_logins);
+                host.blocked_until = host.blocked_until.max(before.blocked_until);
+            }
+        }
     }
 
     /// Whether acts are allowed: without a journal nothing is done that could not be remembered.
@@ -300,18 +312,15 @@ impl Rack {
         }
         let gates_moved =
             known.is_none() || host.row.enablement != assignment.enablement || host.assignment.refusal != assignment.refusal;
-        let other_bmc = host.row.revision != revision(&assignment);
+        let other_bmc = host.assignment.bmc != assignment.bmc || host.row.revision != revision(&assignment);
+        let moved = address_of(&host.assignment) != address_of(&assignment);
         let refusal = assignment.refusal;
         decision.records.push(Record::Assignment(assignment.clone()));
         if gates_moved || other_bmc {
-            let why = refusal.unwrap_or(Refusal::HostDisabled);
-            if gates_moved {
-                self.end_operations(slot, why, now, decision);
-            }
-            self.forget_driver(slot, decision);
-        }
-        if refusal.is_some() {
+            // What the earlier BMC or login still answers says nothing about this one.
+            self.end_operations(slot, refusal.unwrap_or(Refusal::HostDisabled), now, decision);
             self.land(slot);
+            self.forget_driver(slot, decision);
         }
         let Some(host) = self.host_mut(slot) else { return };
         host.row.enablement = assignment.enablement;
@@ -323,6 +332,8 @@ impl Rack {
             (false, None) if other_bmc => host.forget_bmc(now),
             (false, None) => {}
         }
+        let lost = if moved && !gates_moved && refusal.is_none() { host.unknown(now) } else { None };
+        decision.records.extend(lost.map(|report| Record::Report(Box::new(report))));
         decision.records.push(Record::Host(host.row.clone()));
         self.open_bmc(slot);
         self.tell_if_locked(slot, now, decision);
@@ -338,7 +349,12 @@ impl Rack {
             code: Refusal::PasswordNeeded.code().into(),
             text: Refusal::PasswordNeeded.to_string(),
         };
-        let seen = Observation { event: None, management: Management::Degraded, error: Some(error), streak: host.streak };
+        let seen = Observation {
+            event: Some(PowerEvent::Unknown),
+            management: Management::Degraded,
+            error: Some(error),
+            streak: host.streak,
+        };
         let reports = host.observe(seen, Cause::Poll, now);
         decision.records.push(Record::Host(host.row.clone()));
         decision.records.extend(reports.into_iter().map(|report| Record::Report(Box::new(report))));
@@ -448,7 +464,9 @@ impl Rack {
     }
 
     fn forget_seen(&mut self, now: Now, decision: &mut Decision) {
+        // Deadlines are the aggregator's, so a clock of ours that is ahead must not make a command new again.
         let wall = Time::from(now.wall);
+        let wall = self.clock.map_or(wall, |clock| wall.min(clock.latest(now.boottime)));
         let old: Vec<(OperationId, HostId)> =
             self.seen.iter().filter(|(_, until)| **until < wall).map(|(key, _)| key.clone()).collect();
         for (operation, host) in old {
@@ -585,6 +603,10 @@ fn timeout_of(host: &Host, ask: Ask) -> Duration {
         (Ask::Status, Some("ipmi")) => Duration::from_secs(5),
         (Ask::Status | Ask::On | Ask::Off | Ask::Soft | Ask::Reset, _) => ORDER_TIMEOUT,
     }
+}
+
+fn address_of(assignment: &HostAssignment) -> Option<(&str, &str, Option<u16>)> {
+    assignment.bmc.as_ref().map(|bmc| (bmc.driver.as_str(), bmc.address.as_str(), bmc.port))
 }
 
 fn revision(assignment: &HostAssignment) -> u64 {

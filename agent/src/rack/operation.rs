@@ -118,6 +118,8 @@ impl Operation {
                 Step::Ask(Ask::Status)
             }
             (Phase::Reading { .. } | Phase::Confirming { .. }, Input::Start | Input::Due) => Step::Ask(Ask::Status),
+            // A reading that comes too late decides nothing: no order may follow it.
+            (Phase::Reading { .. }, Input::Read(..)) if now >= self.deadline => Step::Done(self.overdue()),
             (Phase::Reading { tries }, Input::Read(result, _)) => self.first_read(result, tries),
             (Phase::Ordering(ask), Input::Start) => {
                 let doubt = Some("the agent was interrupted while the order was under way".to_owned());
@@ -247,6 +249,9 @@ impl Operation {
             }
             (Ask::Reset, None, true) if reading == Reading::Off => Step::Done(Outcome::Refused(Refusal::HostIsOff)),
             (Ask::Reset, None, true) => Step::Done(Outcome::Failed(self.refused_by_bmc(ask))),
+            (_, _, true) if !reached && self.is_second_half(ask) => {
+                Step::Done(Outcome::Unknown("switched off, but the BMC refused to switch on again".into()))
+            }
             (_, _, true) if !reached => Step::Done(Outcome::Failed(self.refused_by_bmc(ask))),
             (Ask::Off, _, _) if reached && self.command.action == PowerOperation::Cycle => {
                 self.phase = Phase::Pausing;

@@ -597,3 +597,81 @@ fn without_a_journal_nothing_is_ordered() {
     assert_eq!(world.outcomes(1), [Outcome::Refused(Refusal::JournalUnavailable)]);
     assert_eq!(world.orders("h"), []);
 }
+
+#[test]
+fn another_bmc_is_not_judged_by_answers_of_the_earlier_one() {
+    let mut world = World::new(&["h"]);
+    world.run(15);
+    // An off is under way at the old address when the host gets another one.
+    world.bmc("h").lazy = true;
+    world.order(1, "h", PowerOperation::Off);
+    while world.flying.iter().all(|job| job.ask == Ask::Status) {
+        let answers = std::mem::take(&mut world.flying).iter().map(|job| world.answer(job)).collect();
+        world.apply(Event::Completed(answers));
+    }
+    let mut elsewhere = assignment("h", 1, None);
+    let bmc = elsewhere.bmc.as_mut().unwrap();
+    bmc.address = "10.0.0.2".into();
+    bmc.revision = 2;
+    world.assign(vec![elsewhere]);
+    assert!(matches!(&world.outcomes(1)[..], [Outcome::Unknown(_)]), "{:?}", world.outcomes(1));
+    assert_eq!(world.changes("h").last().unwrap().1, Unknown, "nothing is known of the new BMC");
+    world.bmc("h").power = Reading::Off;
+    let answers =
+        std::mem::take(&mut world.flying).iter().filter(|job| job.ask != Ask::Status).map(|job| world.answer(job)).collect();
+    world.apply(Event::Completed(answers));
+    assert_eq!(world.changes("h").last().unwrap().1, Unknown, "the old one's answer says nothing");
+    world.run(5);
+    assert_eq!(world.changes("h").last().unwrap().1, Off);
+}
+
+#[test]
+fn a_fast_clock_does_not_make_a_command_new_again() {
+    let mut world = World::new(&["h"]);
+    world.run(5);
+    let command = world.command(1, "h", PowerOperation::Reset);
+    world.apply(Event::Commanded(Command::Power(command.clone())));
+    world.run(10);
+    world.now.wall = world.now.wall.saturating_add(jiff::SignedDuration::from_hours(1)).unwrap();
+    world.run(10);
+    world.apply(Event::Commanded(Command::Power(command)));
+    world.run(5);
+    assert_eq!(world.orders("h"), [Ask::Reset]);
+}
+
+#[test]
+fn an_answer_that_comes_after_the_deadline_is_followed_by_no_order() {
+    let mut world = World::new(&["h"]);
+    world.run(15);
+    world.order(1, "h", PowerOperation::Off);
+    let reading: Vec<Completion> = std::mem::take(&mut world.flying).iter().map(|job| world.answer(job)).collect();
+    // The core stood still until the deadline was over; the answer waits in its inbox.
+    world.now = world.now.after(Duration::from_secs(31));
+    world.apply(Event::Completed(reading));
+    world.run(5);
+    assert_eq!(world.orders("h"), []);
+    assert!(matches!(&world.outcomes(1)[..], [Outcome::Failed(_)]), "{:?}", world.outcomes(1));
+}
+
+#[test]
+fn no_text_of_a_bmc_makes_a_report_that_the_wire_refuses() {
+    use picket_common::wire::codec::encode;
+    use picket_common::wire::report::{Reports, Up};
+    let operation = Operation {
+        command: World::new(&["h"]).command(1, "h", PowerOperation::Off),
+        deadline_wall: Time(0),
+        phase: Phase::Queued,
+        deadline: Duration::ZERO,
+        ordered_at: Duration::ZERO,
+        last_seen: None,
+        last_error: None,
+    };
+    let mut decision = Decision::default();
+    commands::end(&mut decision, &operation, Outcome::Unknown("ß".repeat(4000)), start());
+    let report = decision.records.into_iter().find_map(|record| match record {
+        Record::Report(report) => Some(*report),
+        _ => None,
+    });
+    let up = Up::Reports(Reports { boot: Incarnation(uuid::Uuid::nil()), oldest: 1, first: 1, reports: vec![report.unwrap()] });
+    assert!(encode(&up).is_ok());
+}

@@ -188,7 +188,7 @@ impl Engine {
         for input in inputs.drain(..) {
             match input {
                 Input::Job(job) => self.take_job(now, job),
-                Input::Forget(host) => self.forget(now, &host),
+                Input::Forget(host) => self.drop_host(now, &host),
                 Input::Resolved { slot, asking, addresses } => self.resolved(now, slot, asking, addresses),
                 Input::Shutdown(tell) => self.begin_ending(now, tell),
                 Input::Stop => return Next::End,
@@ -222,7 +222,7 @@ impl Engine {
             if self.slot(index).is_some_and(|slot| slot.bmc.revision == bmc.revision) {
                 return Ok(index);
             }
-            self.forget(now, &bmc.host);
+            self.drop_host(now, &bmc.host);
             // Not from the port of the session that is being closed.
             first_port = 1;
         }
@@ -505,6 +505,17 @@ impl Engine {
                 here.remove();
             }
         }
+    }
+
+    /// Ends a host's jobs at once, so that none outlives its host's gate or settings, and has its session closed.
+    fn drop_host(&mut self, now: Duration, host: &HostId) {
+        let Some(index) = self.hosts.get(host).copied() else { return };
+        if let Some(slot) = self.slot(index) {
+            slot.session.abort(now);
+            let queued: Vec<_> = slot.queue.drain(..).map(|pending| closed(&pending.job)).collect();
+            self.done.extend(queued);
+        }
+        self.forget(now, host);
     }
 
     /// Has a host's session closed after its jobs; a later job of the host gets another slot.

@@ -82,6 +82,7 @@ pub struct Ipmi {
     inbox: Arc<Inbox>,
     completions: Completions,
     open: super::open::Open,
+    local_host: Option<HostId>,
 }
 
 /// What the engine is told.
@@ -164,7 +165,26 @@ impl Ipmi {
             .spawn(move || engine.run())
             .map_err(|cause| IpmiError::Io { what: "thread", cause })?;
         let open = super::open::Open::new(Arc::clone(&completions));
-        Ok(Self { inbox, completions, open })
+        Ok(Self { inbox, completions, open, local_host: None })
+    }
+
+    /// Lets interface `open` serve this host and no other: the agent's own, by the word of the agent's own file. The centre
+    /// must not be able to switch off the machine the agent runs on by an option of some host.
+    #[must_use]
+    pub fn serving_local(mut self, host: Option<HostId>) -> Self {
+        self.local_host = host;
+        self
+    }
+
+    fn submit_local(&self, jobs: Vec<Job>) {
+        let (ours, others): (Vec<Job>, Vec<Job>) =
+            jobs.into_iter().partition(|job| self.local_host.as_ref() == Some(&job.bmc.host));
+        if !others.is_empty() {
+            (self.completions)(others.iter().map(not_local).collect());
+        }
+        if !ours.is_empty() {
+            self.open.submit(ours);
+        }
     }
 }
 
@@ -176,7 +196,7 @@ impl Driver for Ipmi {
     fn submit(&self, jobs: Vec<Job>) {
         let (local, jobs): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(super::open::serves);
         if !local.is_empty() {
-            self.open.submit(local);
+            self.submit_local(local);
         }
         if let Err(refused) = self.inbox.push(jobs.into_iter().map(Input::Job)) {
             let refused = refused.iter().filter_map(|input| match input {
@@ -224,4 +244,18 @@ fn closed(job: &Job) -> Completion {
         maybe_sent: false,
     };
     Completion { ticket: job.ticket, begun: clock::boottime(), result: Err(error) }
+}
+
+fn not_local(job: &Job) -> Completion {
+    let error = DriverError {
+        driver: DESCRIPTOR.name,
+        address: job.bmc.address.clone(),
+        class: ErrorClass::Setting,
+        code: "address-not-allowed".into(),
+        text:
+            "interface=open reaches the agent's own machine; name this host as local_bmc_host in the agent's own file to allow it"
+                .into(),
+        maybe_sent: false,
+    };
+    Completion { ticket: job.ticket, begun: crate::clock::boottime(), result: Err(error) }
 }

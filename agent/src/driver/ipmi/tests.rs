@@ -90,6 +90,7 @@ impl Client {
             batch.into_iter().for_each(|completion| drop(sender.send(completion)));
         });
         let driver = runtime.block_on(async { Ipmi::new(completions, allowed) }).unwrap();
+        let driver = driver.serving_local(Some("own".parse().unwrap()));
         Self { driver, answers, runtime }
     }
 
@@ -237,12 +238,14 @@ fn wrong_options_and_logins_are_told_at_once() {
 }
 
 #[test]
-fn the_local_interface_needs_its_device() {
+fn the_local_interface_needs_its_device_and_serves_the_agents_own_host_alone() {
     let client = Client::new(loopback());
-    let mut host = bmc("h1", "127.0.0.1:623".parse().unwrap(), 1);
-    host.options.insert("interface".into(), "open".into());
-    let error = client.ask(&Arc::new(host), Ask::Status).unwrap_err();
-    assert_eq!((error.class, error.code.as_str()), (ErrorClass::Connection, "no-device"));
+    for (host, wanted) in [("own", (ErrorClass::Connection, "no-device")), ("h1", (ErrorClass::Setting, "address-not-allowed"))] {
+        let mut host = bmc(host, "127.0.0.1:623".parse().unwrap(), 1);
+        host.options.insert("interface".into(), "open".into());
+        let error = client.ask(&Arc::new(host), Ask::Status).unwrap_err();
+        assert_eq!((error.class, error.code.as_str()), wanted);
+    }
 }
 
 #[test]

@@ -271,9 +271,11 @@ impl Contact {
         let mut gone = Vec::new();
         let deleting = async {
             for path in leftovers {
-                if login::delete_leftover(&self.line, &self.bmc, path.clone(), &self.who()).await {
-                    gone.push(path);
+                // One refusal is enough: each further try could be one more refused login.
+                if !login::delete_leftover(&self.line, &self.bmc, path.clone(), &self.who()).await {
+                    break;
                 }
+                gone.push(path);
             }
         };
         let in_time = tokio::time::timeout(limit, deleting).await.is_ok();

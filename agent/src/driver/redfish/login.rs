@@ -144,7 +144,7 @@ pub(super) async fn delete_leftover(line: &Line, bmc: &Bmc, path: Path, who: &Cr
             return true;
         }
     }
-    line.send(&Request::log_out(path), who).await.is_ok()
+    line.send(&Request::log_out(path), who).await.is_ok_and(|reply| matches!(reply.status, 200..300 | 404))
 }
 
 /// One sentence about an HTTP answer. A BMC that echoes the password does not get it into a log.

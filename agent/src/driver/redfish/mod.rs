@@ -25,7 +25,7 @@ use tokio::sync::{Semaphore, watch};
 
 use self::contact::Contact;
 use self::failure::{Failure, Progress};
-pub use self::kept::Kept;
+pub use self::kept::{Kept, Unreadable};
 pub use self::memory::{Memory, RedfishMemory, RememberedSystem, Volatile};
 use self::tls::Peers;
 use super::address::AllowedNetworks;
