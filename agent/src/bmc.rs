@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use picket_common::command::ErrorClass;
+use picket_common::command::{BootDevice, Persistence};
+use picket_common::facts::Facts;
 use picket_common::id::HostId;
 use picket_common::secret::Secret;
 use serde::{Deserialize, Serialize};
@@ -41,13 +43,38 @@ pub enum Ask {
     Soft,
     /// Warm reset. Not idempotent: never sent twice.
     Reset,
+    /// Diagnostic interrupt (NMI). Not idempotent: never sent twice.
+    Diag,
+    /// Light the identify LED for so many seconds; 0 puts it out.
+    Identify {
+        /// For how long (0 – 255).
+        seconds: u16,
+    },
+    /// Choose what the host boots from.
+    Bootdev {
+        /// From what.
+        device: BootDevice,
+        /// For the next boot only, or until changed.
+        persistence: Persistence,
+    },
+    /// Learn what the BMC is and can do, in a session made anew, and read the power.
+    Inspect,
+    /// Only log in, in a session made anew with the job's password: proves or refutes it. Kept sessions of the host are dropped first.
+    TryLogin,
+    /// Set the login's own password to the job's `new_password`. Not idempotent: never sent twice.
+    SetPassword,
 }
 
 impl Ask {
     /// Whether doing it twice equals doing it once, so that a driver may retransmit it.
     #[must_use]
     pub const fn is_idempotent(self) -> bool {
-        !matches!(self, Self::Reset | Self::Soft)
+        match self {
+            Self::Status | Self::On | Self::Off | Self::Identify { .. } | Self::Bootdev { .. } | Self::Inspect | Self::TryLogin => {
+                true
+            }
+            Self::Soft | Self::Reset | Self::Diag | Self::SetPassword => false,
+        }
     }
 }
 
@@ -60,6 +87,8 @@ pub struct Job {
     pub bmc: Arc<Bmc>,
     /// What to ask.
     pub ask: Ask,
+    /// For [`Ask::SetPassword`]: what to set.
+    pub new_password: Option<Secret<String>>,
     /// The driver completes the job with [`ErrorClass::Deadline`] or better once this has passed.
     pub timeout: Duration,
 }
@@ -88,12 +117,16 @@ impl Completion {
 }
 
 /// A BMC's answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// To [`Ask::Status`].
     Reading(Reading),
-    /// To anything else.
+    /// To a power order.
     Power(PowerReply),
+    /// To [`Ask::Inspect`].
+    Facts(Box<Facts>, Reading),
+    /// To [`Ask::Identify`], [`Ask::Bootdev`], [`Ask::SetPassword`]: taken; to [`Ask::TryLogin`]: the login works.
+    Done,
 }
 
 /// One authenticated reading of the power state. Anything doubtful is an error, never a value.
@@ -134,7 +167,23 @@ pub struct DriverError {
     pub maybe_sent: bool,
 }
 
+/// Code of the error for what a driver or BMC cannot do.
+pub const NOT_SUPPORTED: &str = "not-supported";
+
 impl DriverError {
+    /// The driver, or this BMC, cannot do that; nothing was sent.
+    #[must_use]
+    pub fn not_supported(driver: &'static str, bmc: &Bmc, ask: Ask) -> Self {
+        Self {
+            driver,
+            address: bmc.address.clone(),
+            class: ErrorClass::Refused,
+            code: NOT_SUPPORTED.into(),
+            text: format!("{ask:?} is not supported here"),
+            maybe_sent: false,
+        }
+    }
+
     /// As it travels to the aggregator: texts cut to what the wire allows.
     #[must_use]
     pub fn to_wire(&self) -> picket_common::command::BmcError {

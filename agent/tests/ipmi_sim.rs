@@ -125,7 +125,7 @@ impl Client {
     }
 
     fn ask(&self, bmc: &Arc<Bmc>, ask: Ask, timeout: Duration) -> Result<Answer, DriverError> {
-        self.driver.submit(vec![Job { ticket: 7, bmc: Arc::clone(bmc), ask, timeout }]);
+        self.driver.submit(vec![Job { ticket: 7, bmc: Arc::clone(bmc), ask, new_password: None, timeout }]);
         let answers = self.answers.lock().unwrap();
         let completion = answers.recv_timeout(timeout + Duration::from_secs(5)).expect("every job gets its completion");
         assert_eq!(completion.ticket, 7);

@@ -3,12 +3,13 @@
 //! Times are RFC 3339 UTC, durations are whole seconds unless the name says otherwise, states are lower case.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::alert::{AlertKind, AlertState};
-use crate::command::{BmcError, OperationState};
+use crate::command::{self, BmcError, BootDevice, OperationState, Persistence};
 use crate::id::{AgentId, ClusterId, ConsumerId, HostId, OperationId, RackId, ZoneId};
 use crate::power::{Cause, Management, PowerOperation, PowerState};
 use crate::secret::Secret;
@@ -252,13 +253,92 @@ pub struct PowerRequest {
     pub on_if_off: bool,
 }
 
+/// What an operation does: the field `operation` names it, parameters stand beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "operation", rename_all = "kebab-case")]
+pub enum Action {
+    /// Switch on.
+    On,
+    /// Switch off hard.
+    Off,
+    /// Off, at least one second, on.
+    Cycle,
+    /// Warm reset.
+    Reset,
+    /// Ask the operating system to shut down.
+    Soft,
+    /// Read now.
+    Status,
+    /// Diagnostic interrupt (NMI).
+    Diag,
+    /// Light the identify LED.
+    Identify {
+        /// For how long, in seconds (0 – 255); 0 puts it out.
+        seconds: u16,
+    },
+    /// Choose what the host boots from.
+    Bootdev {
+        /// From what.
+        device: BootDevice,
+        /// For the next boot only, or until changed.
+        persistence: Persistence,
+    },
+    /// Log in anew and learn what the BMC is.
+    Test,
+    /// Set a new login password.
+    ChangePassword,
+}
+
+impl From<command::Action> for Action {
+    fn from(action: command::Action) -> Self {
+        match action {
+            command::Action::On => Self::On,
+            command::Action::Off => Self::Off,
+            command::Action::Cycle => Self::Cycle,
+            command::Action::Reset => Self::Reset,
+            command::Action::Soft => Self::Soft,
+            command::Action::Status => Self::Status,
+            command::Action::Diag => Self::Diag,
+            command::Action::Identify { seconds } => Self::Identify { seconds },
+            command::Action::Bootdev { device, persistence } => Self::Bootdev { device, persistence },
+            command::Action::Test => Self::Test,
+            command::Action::ChangePassword => Self::ChangePassword,
+        }
+    }
+}
+
+impl From<Action> for command::Action {
+    fn from(action: Action) -> Self {
+        match action {
+            Action::On => Self::On,
+            Action::Off => Self::Off,
+            Action::Cycle => Self::Cycle,
+            Action::Reset => Self::Reset,
+            Action::Soft => Self::Soft,
+            Action::Status => Self::Status,
+            Action::Diag => Self::Diag,
+            Action::Identify { seconds } => Self::Identify { seconds },
+            Action::Bootdev { device, persistence } => Self::Bootdev { device, persistence },
+            Action::Test => Self::Test,
+            Action::ChangePassword => Self::ChangePassword,
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(command::Action::from(*self).as_str())
+    }
+}
+
 /// An operation, as `GET /v1/operations/{id}` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Operation {
     /// Its id.
     pub id: OperationId,
-    /// What was asked.
-    pub operation: PowerOperation,
+    /// What was asked: `operation`, and its parameters beside it.
+    #[serde(flatten)]
+    pub action: Action,
     /// Who asked.
     pub principal: String,
     /// Why.
@@ -571,8 +651,9 @@ pub enum HistoryWhat {
     OperationAccepted {
         /// Which.
         operation_id: OperationId,
-        /// What.
-        operation: PowerOperation,
+        /// What: `operation`, and its parameters beside it.
+        #[serde(flatten)]
+        action: Action,
         /// Who.
         principal: String,
         /// Why.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::power::PowerState;
+use crate::power::{PowerOperation, PowerState};
 
 /// Policy said no. Each has a stable code that travels the wire and the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, thiserror::Error)]
@@ -125,6 +125,117 @@ impl fmt::Display for BmcError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} ({})", self.driver, self.text, self.code)
     }
+}
+
+/// All that can be commanded of one BMC. The first ones are the power operations, with the same numbers on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Action {
+    /// Switch on.
+    On,
+    /// Switch off hard.
+    Off,
+    /// Off, at least one second, on.
+    Cycle,
+    /// Warm reset.
+    Reset,
+    /// Ask the operating system to shut down.
+    Soft,
+    /// Read now.
+    Status,
+    /// Diagnostic interrupt (NMI).
+    Diag,
+    /// Light the identify LED.
+    Identify {
+        /// For how long; 0 puts it out.
+        seconds: u16,
+    },
+    /// Choose what the host boots from.
+    Bootdev {
+        /// From what.
+        device: BootDevice,
+        /// For the next boot only, or until changed.
+        persistence: Persistence,
+    },
+    /// Log in anew, learn what the BMC is and can do, read the power.
+    Test,
+    /// Set a new login password; it travels beside the command.
+    ChangePassword,
+}
+
+/// Longest time the identify LED can be lit, in seconds (IPMI 2.0 §28.5: one byte).
+pub const MAX_IDENTIFY_SECONDS: u16 = 255;
+
+impl Action {
+    /// Kebab-case name, as in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::Off => "off",
+            Self::Cycle => "cycle",
+            Self::Reset => "reset",
+            Self::Soft => "soft",
+            Self::Status => "status",
+            Self::Diag => "diag",
+            Self::Identify { .. } => "identify",
+            Self::Bootdev { .. } => "bootdev",
+            Self::Test => "test",
+            Self::ChangePassword => "change-password",
+        }
+    }
+
+    /// Whether doing it twice equals doing it once.
+    #[must_use]
+    pub const fn is_idempotent(self) -> bool {
+        match self {
+            Self::On | Self::Off | Self::Status | Self::Identify { .. } | Self::Bootdev { .. } | Self::Test => true,
+            Self::Cycle | Self::Reset | Self::Soft | Self::Diag | Self::ChangePassword => false,
+        }
+    }
+}
+
+impl From<PowerOperation> for Action {
+    fn from(operation: PowerOperation) -> Self {
+        match operation {
+            PowerOperation::On => Self::On,
+            PowerOperation::Off => Self::Off,
+            PowerOperation::Cycle => Self::Cycle,
+            PowerOperation::Reset => Self::Reset,
+            PowerOperation::Soft => Self::Soft,
+            PowerOperation::Status => Self::Status,
+            PowerOperation::Diag => Self::Diag,
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What a host boots from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BootDevice {
+    /// What its own settings say.
+    None,
+    /// The network.
+    Pxe,
+    /// The first disk.
+    Disk,
+    /// The firmware's setup.
+    Bios,
+}
+
+/// For how long a boot device holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Persistence {
+    /// For the next boot only.
+    Once,
+    /// Until it is changed.
+    Persistent,
 }
 
 /// How far an operation on one host is.

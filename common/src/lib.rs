@@ -8,6 +8,7 @@ pub mod clock;
 pub mod command;
 pub mod config;
 pub mod enablement;
+pub mod facts;
 pub mod id;
 pub mod join;
 pub mod power;

@@ -132,11 +132,13 @@ pub enum PowerOperation {
     Soft,
     /// Read now.
     Status,
+    /// Diagnostic interrupt (NMI): the operating system is asked to dump and stop.
+    Diag,
 }
 
 impl PowerOperation {
     /// All operations.
-    pub const ALL: [Self; 6] = [Self::On, Self::Off, Self::Cycle, Self::Reset, Self::Soft, Self::Status];
+    pub const ALL: [Self; 7] = [Self::On, Self::Off, Self::Cycle, Self::Reset, Self::Soft, Self::Status, Self::Diag];
 
     /// Lower-case name, as in JSON.
     #[must_use]
@@ -148,13 +150,8 @@ impl PowerOperation {
             Self::Reset => "reset",
             Self::Soft => "soft",
             Self::Status => "status",
+            Self::Diag => "diag",
         }
-    }
-
-    /// Whether doing it twice equals doing it once.
-    #[must_use]
-    pub const fn is_idempotent(self) -> bool {
-        matches!(self, Self::On | Self::Off | Self::Status)
     }
 }
 
@@ -170,7 +167,7 @@ impl FromStr for PowerOperation {
         Self::ALL
             .into_iter()
             .find(|operation| operation.as_str() == text)
-            .ok_or_else(|| format!("{text:?} is not a power operation: use on, off, cycle, reset, soft or status"))
+            .ok_or_else(|| format!("{text:?} is not a power operation: use on, off, cycle, reset, soft, status or diag"))
     }
 }
 

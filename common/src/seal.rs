@@ -11,7 +11,7 @@ use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::id::HostId;
+use crate::id::{ClusterId, HostId};
 use crate::secret::Secret;
 
 type Public = <X25519HkdfSha256 as Kem>::PublicKey;
@@ -48,19 +48,34 @@ pub struct Sealed(pub Vec<u8>);
 
 /// What a sealed password belongs to.
 #[derive(Debug, Clone, Copy)]
-pub struct Belongs<'a> {
-    /// The host.
-    pub host: &'a HostId,
-    /// The BMC's address as configured.
-    pub address: &'a str,
-    /// The login name.
-    pub username: &'a str,
+pub enum Belongs<'a> {
+    /// One host's BMC.
+    Host {
+        /// The host.
+        host: &'a HostId,
+        /// The BMC's address as configured.
+        address: &'a str,
+        /// The login name.
+        username: &'a str,
+    },
+    /// All hosts of a cluster that have no password of their own.
+    Cluster {
+        /// The cluster.
+        cluster: &'a ClusterId,
+        /// The login name.
+        username: &'a str,
+    },
 }
 
 impl Belongs<'_> {
+    /// Length-prefixed parts; a cluster's begin with a word that no host id can be, for ids are lower case.
     fn bytes(&self) -> Vec<u8> {
+        let parts = match self {
+            Self::Host { host, address, username } => [host.as_str(), address, username],
+            Self::Cluster { cluster, username } => ["CLUSTER", cluster.as_str(), username],
+        };
         let mut bytes = Vec::new();
-        for part in [self.host.as_str(), self.address, self.username] {
+        for part in parts {
             bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
             bytes.extend_from_slice(part.as_bytes());
         }
@@ -164,15 +179,18 @@ mod tests {
         assert_eq!(public_of(&private).unwrap(), public);
         let host: HostId = "r07n01".parse().unwrap();
         let other: HostId = "r07n02".parse().unwrap();
-        let belongs = Belongs { host: &host, address: "10.0.0.1", username: "admin" };
+        let cluster: ClusterId = "r07n01".parse().unwrap();
+        let of = |host, address, username| Belongs::Host { host, address, username };
+        let belongs = of(&host, "10.0.0.1", "admin");
         let sealed = seal(&public, belongs, &Secret::new("s3cret".into()), &mut Counter(1)).unwrap();
         assert!(!sealed.0.windows(6).any(|w| w == b"s3cret"));
         assert_eq!(open(&private, belongs, &sealed).unwrap().expose(), "s3cret");
         for wrong in [
-            Belongs { host: &other, ..belongs },
-            Belongs { address: "10.0.0.2", ..belongs },
-            Belongs { username: "root", ..belongs },
-            Belongs { address: "10.0.0.1a", username: "dmin", ..belongs },
+            of(&other, "10.0.0.1", "admin"),
+            of(&host, "10.0.0.2", "admin"),
+            of(&host, "10.0.0.1", "root"),
+            of(&host, "10.0.0.1a", "dmin"),
+            Belongs::Cluster { cluster: &cluster, username: "admin" },
         ] {
             assert_eq!(open(&private, wrong, &sealed), Err(SealError::Open));
         }

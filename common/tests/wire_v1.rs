@@ -9,16 +9,18 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::str::FromStr;
 
-use picket_common::command::{BmcError, ErrorClass, Outcome, Refusal};
+use picket_common::command::{Action, BmcError, BootDevice, ErrorClass, Outcome, Persistence, Refusal};
+use picket_common::facts::{Capability, Facts};
 use picket_common::id::{AgentId, HostId, OperationId};
 use picket_common::power::{Cause, Management, PowerOperation, PowerState};
 use picket_common::seal::{Belongs, Sealed, key_pair, open};
 use picket_common::secret::Secret;
-use picket_common::wire::assign::{Assign, BmcAssignment, Delta, HostAssignment, Part};
+use picket_common::wire::assign::{Assign, BmcAssignment, Delta, HostAssignment, Part, SiteSettings};
 use picket_common::wire::codec::{self, Message, SigningKey, VerifyingKey};
-use picket_common::wire::down::{Command, PowerCommand, Reply};
+use picket_common::wire::down::{ChangePassword, Command, PowerCommand, Reply};
 use picket_common::wire::report::{
-    Gone, Heartbeat, Hello, ManagementReport, OperationReport, PowerReport, Progress, Report, Reports, Snapshot, Up,
+    FactsReport, Gone, Heartbeat, Hello, InForce, ManagementReport, OperationReport, PasswordReport, PowerReport, Progress, Report,
+    Reports, Snapshot, Up,
 };
 use picket_common::wire::{Generation, Incarnation, Session, Time};
 use uuid::Uuid;
@@ -181,7 +183,7 @@ fn commands() {
         let command = PowerCommand {
             operation: OPERATION,
             host: id(HOST),
-            action,
+            action: action.into(),
             on_if_off: action == PowerOperation::Cycle,
             deadline: AT,
             epoch: 1,
@@ -191,6 +193,66 @@ fn commands() {
         frozen_down(&format!("power-{action}"), &Command::Power(command));
     }
     frozen_down("cancel", &Command::Cancel { operation: OPERATION, host: id(HOST) });
+}
+
+fn command(action: Action) -> PowerCommand {
+    PowerCommand {
+        operation: OPERATION,
+        host: id(HOST),
+        action,
+        on_if_off: false,
+        deadline: AT,
+        epoch: 1,
+        generation: generation(9),
+        enablement: 5,
+    }
+}
+
+#[test]
+fn commands_beside_power() {
+    let bootdev = |device, persistence| Action::Bootdev { device, persistence };
+    for (name, action) in [
+        ("identify", Action::Identify { seconds: 15 }),
+        ("bootdev-none", bootdev(BootDevice::None, Persistence::Once)),
+        ("bootdev-pxe", bootdev(BootDevice::Pxe, Persistence::Once)),
+        ("bootdev-disk", bootdev(BootDevice::Disk, Persistence::Persistent)),
+        ("bootdev-bios", bootdev(BootDevice::Bios, Persistence::Persistent)),
+        ("test", Action::Test),
+    ] {
+        frozen_down(name, &Command::Power(command(action)));
+    }
+    let change = ChangePassword {
+        command: command(Action::ChangePassword),
+        password: Sealed(stored("sealed")),
+        base_revision: 3,
+        revision: 4,
+    };
+    frozen_down("change-password", &Command::ChangePassword(change));
+}
+
+#[test]
+fn facts_and_passwords() {
+    use Capability::{Bootdev, ChangePassword, Diag, Identify, Power, Reset, Soft};
+    let facts = Facts {
+        identity: Some("4c4c4544-0042".into()),
+        manufacturer: Some("343".into()),
+        product: Some("X".into()),
+        firmware: Some("1.2".into()),
+        protocol: Some("IPMI 2.0, cipher suite 17".into()),
+        privilege: Some("operator".into()),
+        certificate: Some("00ff".into()),
+        latency_us: Some(700),
+        capabilities: vec![Power, Soft, Reset, Diag, Identify, Bootdev, ChangePassword],
+        quirks: vec!["opensesspriv".into()],
+        warnings: vec!["cipher-suite-3".into()],
+    };
+    let learned = |facts| Report::Facts(FactsReport { host: id(HOST), revision: 3, observed_at: AT, facts });
+    let password = |in_force| {
+        Report::Password(PasswordReport { host: id(HOST), operation: OPERATION, revision: 4, observed_at: AT, in_force })
+    };
+    let mut all = vec![learned(facts), learned(Facts::default())];
+    all.extend([InForce::New, InForce::Old, InForce::Neither].map(password));
+    frozen_up("up-reports-facts", &reports(all));
 }
 
 /// A host whose BMC has everything set, its password sealed to a known key.
@@ -232,13 +294,14 @@ fn assignments() {
     let delta =
         Delta { base: generation(9), generation: generation(10), epoch: 1, upsert: vec![host()], remove: vec![id("r07n02")] };
     frozen_down("assign-delta", &Assign::Delta(delta));
+    frozen_down("assign-settings", &Assign::Settings(SiteSettings { version: generation(11), max_in_flight: 50 }));
 }
 
 #[test]
 fn a_password_sealed_by_an_earlier_release_opens() {
     let (private, _) = key_pair(&Secret::new([9; 32]));
     let host: HostId = id(HOST);
-    let belongs = Belongs { host: &host, address: ADDRESS, username: LOGIN };
+    let belongs = Belongs::Host { host: &host, address: ADDRESS, username: LOGIN };
     assert_eq!(open(&private, belongs, &Sealed(stored("sealed"))).unwrap().expose(), PASSWORD);
 }
 

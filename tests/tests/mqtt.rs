@@ -8,8 +8,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use picket_common::command::Action;
 use picket_common::id::{AgentId, OperationId};
-use picket_common::power::PowerOperation;
 use picket_common::secret::Secret;
 use picket_common::wire::Time;
 use picket_common::wire::codec::{self, SigningKey};
@@ -364,7 +364,7 @@ fn a_command_is_obeyed_for_its_signature_alone() {
         Command::Power(PowerCommand {
             operation: OperationId(uuid::Uuid::from_u128(number)),
             host: bmc.name().parse().unwrap(),
-            action: PowerOperation::Off,
+            action: Action::Off,
             on_if_off: false,
             // The year 2100.
             deadline: Time(4_102_444_800_000_000),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use picket_common::id::HostId;
 
-use crate::bmc::{Completion, Job};
+use crate::bmc::{Ask, Completion, Job};
 
 pub mod address;
 pub mod ipmi;
@@ -48,6 +48,11 @@ pub struct Descriptor {
 pub trait Driver: Send + Sync {
     /// What this driver is.
     fn descriptor(&self) -> &'static Descriptor;
+
+    /// Whether this driver knows how to do that at all; what one BMC cannot do it answers with [`crate::bmc::NOT_SUPPORTED`].
+    fn serves(&self, ask: Ask) -> bool {
+        matches!(ask, Ask::Status | Ask::On | Ask::Off | Ask::Soft | Ask::Reset)
+    }
 
     /// Takes jobs and returns at once; each job is answered exactly once through [`Completions`].
     fn submit(&self, jobs: Vec<Job>);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+use picket_common::facts::{Capability, Facts};
 use picket_common::id::HostId;
 
 use super::{Completions, Descriptor, Driver};
@@ -39,10 +40,19 @@ impl Null {
             Ask::Status => Answer::Reading(*value),
             Ask::On => order(value, Reading::On),
             Ask::Off | Ask::Soft => order(value, Reading::Off),
-            Ask::Reset => Answer::Power(PowerReply::Accepted),
+            Ask::Reset | Ask::Diag => Answer::Power(PowerReply::Accepted),
+            Ask::Identify { .. } | Ask::Bootdev { .. } | Ask::TryLogin | Ask::SetPassword => Answer::Done,
+            Ask::Inspect => Answer::Facts(Box::new(facts()), *value),
         };
         Completion { ticket: job.ticket, begun: clock::boottime(), result: Ok(answer) }
     }
+}
+
+/// What a machine that does not exist is: it can do everything, and is nobody.
+fn facts() -> Facts {
+    use Capability::{Bootdev, ChangePassword, Diag, Identify, Power, Reset, Soft};
+    let capabilities = vec![Power, Soft, Reset, Diag, Identify, Bootdev, ChangePassword];
+    Facts { protocol: Some("null".into()), capabilities, ..Facts::default() }
 }
 
 fn order(value: &mut Reading, wanted: Reading) -> Answer {
@@ -51,6 +61,10 @@ fn order(value: &mut Reading, wanted: Reading) -> Answer {
 }
 
 impl Driver for Null {
+    fn serves(&self, _ask: Ask) -> bool {
+        true
+    }
+
     fn descriptor(&self) -> &'static Descriptor {
         &DESCRIPTOR
     }

@@ -71,6 +71,10 @@ pub fn message(ask: Ask) -> Message {
         Ask::Off => ChassisControl::PowerDown.into(),
         Ask::Soft => ChassisControl::SoftShutdown.into(),
         Ask::Reset => ChassisControl::HardReset.into(),
+        // Not served by this driver yet, so never asked (`Driver::serves`).
+        Ask::Diag | Ask::Identify { .. } | Ask::Bootdev { .. } | Ask::Inspect | Ask::TryLogin | Ask::SetPassword => {
+            GetChassisStatus.into()
+        }
     }
 }
 

@@ -94,8 +94,8 @@ fn refusal(command: &PowerCommand, standing: Standing<'_>) -> Option<Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use picket_common::command::Action;
     use picket_common::id::OperationId;
-    use picket_common::power::PowerOperation;
     use picket_common::wire::Generation;
     use picket_common::wire::assign::BmcAssignment;
 
@@ -119,7 +119,7 @@ mod tests {
         }
     }
 
-    fn command(action: PowerOperation) -> PowerCommand {
+    fn command(action: Action) -> PowerCommand {
         PowerCommand {
             operation: OperationId(uuid::Uuid::nil()),
             host: "h".parse().unwrap(),
@@ -145,7 +145,7 @@ mod tests {
         let good = Standing { assignment: Some(&ours), epoch: 5, clock, queued: 0 };
         let at = |ms| Now { boottime: Duration::from_secs(10) + Duration::from_millis(ms), wall: jiff::Timestamp::MAX };
         let refused = Verdict::Refused;
-        let off = command(PowerOperation::Off);
+        let off = command(Action::Off);
         let table = [
             (off.clone(), good, 400, Verdict::Admitted(Duration::from_millis(600))),
             (off.clone(), good, 1000, Verdict::Expired),
@@ -156,14 +156,14 @@ mod tests {
             (off.clone(), Standing { assignment: Some(&bare), ..good }, 0, refused(Refusal::HostNotConfigured)),
             (off.clone(), Standing { assignment: Some(&newer), ..good }, 0, refused(Refusal::HostDisabled)),
             (off.clone(), Standing { queued: MAX_QUEUED, ..good }, 0, refused(Refusal::Busy)),
-            (command(PowerOperation::Reset), good, 0, Verdict::Admitted(Duration::from_secs(1))),
+            (command(Action::Reset), good, 0, Verdict::Admitted(Duration::from_secs(1))),
         ];
         for (command, standing, ms, verdict) in table {
             assert_eq!(admit(&command, standing, at(ms)), verdict, "{command:?} {standing:?}");
         }
         let unmeasured = Standing { clock: None, ..good };
         let early = Now { boottime: Duration::ZERO, wall: jiff::Timestamp::UNIX_EPOCH };
-        assert_eq!(admit(&command(PowerOperation::Cycle), unmeasured, early), refused(Refusal::ClockUnknown));
+        assert_eq!(admit(&command(Action::Cycle), unmeasured, early), refused(Refusal::ClockUnknown));
         assert!(matches!(admit(&off, unmeasured, early), Verdict::Admitted(_)));
     }
 }

@@ -256,6 +256,8 @@ impl Rack {
             }
             Event::Assigned(message) => self.assigned(message, now, decision),
             Event::Commanded(Command::Power(command)) => self.commanded(command, now, decision),
+            // Not carried out by this version: no result, and the aggregator says so after the deadline.
+            Event::Commanded(Command::ChangePassword(_)) => {}
             Event::Commanded(Command::Cancel { operation, host }) => self.cancelled(operation, &host, now, decision),
             Event::Acked { boot, up_to } => {
                 if boot == self.settings.boot {
@@ -385,7 +387,7 @@ impl Rack {
         host.in_flight = Some(Flight { ticket, ask, for_operation });
         let driver = host.driver.clone();
         self.in_flight += 1;
-        decision.jobs.push((driver, Job { ticket, bmc, ask, timeout }));
+        decision.jobs.push((driver, Job { ticket, bmc, ask, new_password: None, timeout }));
     }
 
     /// Forgets the request in flight: its answer is no longer wanted.
@@ -424,7 +426,8 @@ impl Rack {
         let result: Result<Reading, &DriverError> = match &completion.result {
             Ok(Answer::Reading(reading)) => Ok(*reading),
             // An answered order proves that the BMC is well, and says nothing about the state.
-            Ok(Answer::Power(PowerReply::Accepted | PowerReply::NotInThisState)) => Ok(Reading::Transitioning),
+            Ok(Answer::Power(PowerReply::Accepted | PowerReply::NotInThisState) | Answer::Done) => Ok(Reading::Transitioning),
+            Ok(Answer::Facts(_, reading)) => Ok(*reading),
             Err(error) if ask == Ask::Status || error.class == ErrorClass::Auth => Err(error),
             // What an order's failure means is the operation's business: it reads next.
             Err(_) => return,
@@ -591,7 +594,9 @@ fn slot_of(ticket: u64) -> usize {
 fn input_of(ask: Ask, completion: &Completion) -> Input<'_> {
     match (&completion.result, ask) {
         (Ok(Answer::Reading(reading)), _) => Input::Read(Ok(*reading), completion.begun),
+        (Ok(Answer::Facts(_, reading)), _) => Input::Read(Ok(*reading), completion.begun),
         (Ok(Answer::Power(reply)), _) => Input::Ordered(Ok(*reply)),
+        (Ok(Answer::Done), _) => Input::Ordered(Ok(PowerReply::Accepted)),
         (Err(error), Ask::Status) => Input::Read(Err(error), completion.begun),
         (Err(error), _) => Input::Ordered(Err(error)),
     }
@@ -601,7 +606,7 @@ fn input_of(ask: Ask, completion: &Completion) -> Input<'_> {
 fn timeout_of(host: &Host, ask: Ask) -> Duration {
     match (ask, host.assignment.bmc.as_ref().map(|bmc| bmc.driver.as_str())) {
         (Ask::Status, Some("ipmi")) => Duration::from_secs(5),
-        (Ask::Status | Ask::On | Ask::Off | Ask::Soft | Ask::Reset, _) => ORDER_TIMEOUT,
+        (_, _) => ORDER_TIMEOUT,
     }
 }
 
@@ -637,7 +642,9 @@ fn open(
     sealed: &Sealed,
     key: &Secret<[u8; 32]>,
 ) -> Option<Secret<String>> {
-    seal::open(key, Belongs { host: &assignment.host, address, username }, sealed).ok()
+    let own = Belongs::Host { host: &assignment.host, address, username };
+    let shared = Belongs::Cluster { cluster: &assignment.cluster, username };
+    seal::open(key, own, sealed).or_else(|_| seal::open(key, shared, sealed)).ok()
 }
 
 /// Another text of the same failure is not worth a disk write; anything else is.

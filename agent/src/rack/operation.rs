@@ -10,8 +10,8 @@
 
 use std::time::Duration;
 
-use picket_common::command::{BmcError, ErrorClass, Outcome, Refusal};
-use picket_common::power::{PowerOperation, PowerState};
+use picket_common::command::{Action, BmcError, ErrorClass, Outcome, Refusal};
+use picket_common::power::PowerState;
 use picket_common::wire::Time;
 use picket_common::wire::down::PowerCommand;
 use serde::{Deserialize, Serialize};
@@ -147,9 +147,12 @@ impl Operation {
     }
 
     fn first_read(&mut self, result: Result<Reading, &DriverError>, tries: u8) -> Step {
-        use PowerOperation::{Cycle, Off, On, Reset, Soft, Status};
+        use Action::{Bootdev, ChangePassword, Cycle, Diag, Identify, Off, On, Reset, Soft, Status, Test};
         let action = self.command.action;
         match (result, action) {
+            (_, Diag | Identify { .. } | Bootdev { .. } | Test | ChangePassword) => {
+                Step::Done(Outcome::Refused(Refusal::NotSupported))
+            }
             (Err(error), _) => {
                 let last_try =
                     tries.saturating_add(1) >= READ_TRIES || matches!(error.class, ErrorClass::Auth | ErrorClass::Setting);
@@ -180,11 +183,16 @@ impl Operation {
 
     const fn first_order(&self) -> Ask {
         match self.command.action {
-            PowerOperation::On => Ask::On,
-            PowerOperation::Off | PowerOperation::Cycle => Ask::Off,
-            PowerOperation::Soft => Ask::Soft,
-            PowerOperation::Reset => Ask::Reset,
-            PowerOperation::Status => Ask::Status,
+            Action::On => Ask::On,
+            Action::Off | Action::Cycle => Ask::Off,
+            Action::Soft => Ask::Soft,
+            Action::Reset => Ask::Reset,
+            Action::Status
+            | Action::Diag
+            | Action::Identify { .. }
+            | Action::Bootdev { .. }
+            | Action::Test
+            | Action::ChangePassword => Ask::Status,
         }
     }
 
@@ -206,7 +214,7 @@ impl Operation {
     }
 
     fn is_second_half(&self, ask: Ask) -> bool {
-        self.command.action == PowerOperation::Cycle && ask == Ask::On && !self.command.on_if_off
+        self.command.action == Action::Cycle && ask == Ask::On && !self.command.on_if_off
     }
 
     /// Dense polling: often while a change is likely, then about once a second.
@@ -253,11 +261,11 @@ impl Operation {
                 Step::Done(Outcome::Unknown("switched off, but the BMC refused to switch on again".into()))
             }
             (_, _, true) if !reached => Step::Done(Outcome::Failed(self.refused_by_bmc(ask))),
-            (Ask::Off, _, _) if reached && self.command.action == PowerOperation::Cycle => {
+            (Ask::Off, _, _) if reached && self.command.action == Action::Cycle => {
                 self.phase = Phase::Pausing;
                 Step::Wait(CYCLE_PAUSE)
             }
-            (_, _, true) if self.command.action != PowerOperation::Cycle => Step::Done(Outcome::Unchanged),
+            (_, _, true) if self.command.action != Action::Cycle => Step::Done(Outcome::Unchanged),
             (..) if reached => Step::Done(Outcome::Changed),
             (..) => Step::Wait(self.look_again(now)),
         }
@@ -286,7 +294,7 @@ impl Operation {
             })),
             Phase::Ordering(ask) => Outcome::Unknown(format!("no answer to {ask:?} before the deadline{error}")),
             Phase::Confirming { doubt: Some(doubt), .. } => Outcome::Unknown(format!("{doubt}; {}{error}", self.seen())),
-            Phase::Confirming { ask, .. } if self.command.action == PowerOperation::Cycle && *ask == Ask::On => {
+            Phase::Confirming { ask, .. } if self.command.action == Action::Cycle && *ask == Ask::On => {
                 Outcome::Unknown(format!("switched off, ordered on; {}{error}", self.seen()))
             }
             Phase::Confirming { ask, .. } => match self.last_seen {
@@ -324,6 +332,14 @@ impl Operation {
 const fn wanted(ask: Ask) -> Reading {
     match ask {
         Ask::Off | Ask::Soft => Reading::Off,
-        Ask::On | Ask::Reset | Ask::Status => Reading::On,
+        Ask::On
+        | Ask::Reset
+        | Ask::Status
+        | Ask::Diag
+        | Ask::Identify { .. }
+        | Ask::Bootdev { .. }
+        | Ask::Inspect
+        | Ask::TryLogin
+        | Ask::SetPassword => Reading::On,
     }
 }

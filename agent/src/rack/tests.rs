@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use picket_common::command::Action;
 use picket_common::command::Outcome;
 use picket_common::power::{PowerOperation, PowerState};
 use picket_common::wire::assign::{BmcAssignment, Part};
@@ -202,11 +203,11 @@ impl World {
         self.bmcs.get_mut(host).unwrap()
     }
 
-    fn command(&self, number: u128, host: &str, action: PowerOperation) -> PowerCommand {
+    fn command(&self, number: u128, host: &str, action: impl Into<Action>) -> PowerCommand {
         PowerCommand {
             operation: OperationId(uuid::Uuid::from_u128(number)),
             host: id(host),
-            action,
+            action: action.into(),
             on_if_off: false,
             deadline: self.now.after(Duration::from_secs(30)).wall.into(),
             epoch: 1,

@@ -31,7 +31,8 @@ pub fn reading(power_state: Option<&str>) -> Result<Reading, PowerStateError> {
 #[must_use]
 pub const fn ladder(ask: Ask) -> &'static [&'static str] {
     match ask {
-        Ask::Status => &[],
+        Ask::Status | Ask::Identify { .. } | Ask::Bootdev { .. } | Ask::Inspect | Ask::TryLogin | Ask::SetPassword => &[],
+        Ask::Diag => &["Nmi"],
         Ask::On => &["On", "ForceOn"],
         Ask::Off => &["ForceOff"],
         Ask::Soft => &["GracefulShutdown"],

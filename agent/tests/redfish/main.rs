@@ -92,7 +92,13 @@ async fn shutdown_deletes_sessions_even_beside_a_dead_bmc() {
     assert_eq!(rig.ask(Ask::Status).await, ON);
     let dead = Server::start(Identity::self_signed(), Box::new(|_| Some(Say::Silence))).await;
     let other = Bmc { host: "h2".parse().unwrap(), port: Some(dead.address.port()), ..rig.bmc.clone() };
-    rig.driver.submit(vec![Job { ticket: 8, bmc: Arc::new(other), ask: Ask::Status, timeout: Duration::from_secs(60) }]);
+    rig.driver.submit(vec![Job {
+        ticket: 8,
+        bmc: Arc::new(other),
+        ask: Ask::Status,
+        new_password: None,
+        timeout: Duration::from_secs(60),
+    }]);
     eventually("the dead BMC was asked", || !dead.lines().is_empty()).await;
     tokio::time::timeout(Duration::from_millis(2500), rig.driver.shutdown()).await.unwrap();
     assert_eq!(server.deleted(1), 1);
@@ -462,7 +468,7 @@ async fn hung_bmcs_cost_the_others_nothing() {
     assert_eq!(rig.ask(Ask::Status).await, ON);
     let jobs = (0..600).map(|n| {
         let bmc = Bmc { host: format!("hung{n}").parse().unwrap(), port: Some(hung.address.port()), ..rig.bmc.clone() };
-        Job { ticket: 1000 + n, bmc: Arc::new(bmc), ask: Ask::Status, timeout: Duration::from_secs(60) }
+        Job { ticket: 1000 + n, bmc: Arc::new(bmc), ask: Ask::Status, new_password: None, timeout: Duration::from_secs(60) }
     });
     rig.driver.submit(jobs.collect());
     eventually("the hung BMCs hold their places", || hung.connected() >= 100).await;

@@ -279,7 +279,7 @@ impl Rig {
     }
 
     pub async fn complete(&mut self, ask: Ask, timeout: Duration) -> Completion {
-        self.driver.submit(vec![Job { ticket: 7, bmc: Arc::new(self.bmc.clone()), ask, timeout }]);
+        self.driver.submit(vec![Job { ticket: 7, bmc: Arc::new(self.bmc.clone()), ask, new_password: None, timeout }]);
         let completion = tokio::time::timeout(timeout + Duration::from_secs(5), self.answers.recv()).await.unwrap().unwrap();
         assert_eq!(completion.ticket, 7);
         completion

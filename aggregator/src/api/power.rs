@@ -72,7 +72,7 @@ pub(super) async fn power(
     check(&body)?;
     let PowerRequest { operation, timeout, reason, dry_run, on_if_off } = body;
     let id = OperationId(uuid_now());
-    let request = Request::Power { id, host: host.clone(), operation, timeout, reason, on_if_off };
+    let request = Request::Power { id, host: host.clone(), operation: operation.into(), timeout, reason, on_if_off };
     if dry_run {
         authorise(&who, Action::Change(&request)).map_err(ApiError::Denied)?;
         let shown = host_of(&api.view(), &host).ok_or_else(|| not_found("host", &host))?;

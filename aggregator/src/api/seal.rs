@@ -23,7 +23,7 @@ pub fn host_spec(view: &View, recovery: &SealingKey, host: &HostId, body: HostBo
     let bmc = body.bmc.map(|bmc| {
         let address = bmc.address.clone().unwrap_or_default();
         let username = bmc.username.clone().unwrap_or_default();
-        change(view, recovery, &body.rack, bmc, Belongs { host, address: &address, username: &username })
+        change(view, recovery, &body.rack, bmc, Belongs::Host { host, address: &address, username: &username })
     });
     Ok(HostSpec {
         cluster: body.cluster,
@@ -44,7 +44,7 @@ pub fn host_change(view: &View, recovery: &SealingKey, host: &HostId, patch: Hos
         let address = bmc.address.clone().or_else(|| now.map(|bmc| bmc.address.clone())).unwrap_or_default();
         let username = bmc.username.clone().or_else(|| now.map(|bmc| bmc.username.clone())).unwrap_or_default();
         let rack = patch.rack.as_ref().unwrap_or(&row.rack);
-        change(view, recovery, rack, bmc, Belongs { host, address: &address, username: &username })
+        change(view, recovery, rack, bmc, Belongs::Host { host, address: &address, username: &username })
     });
     Ok(HostChange {
         bmc: bmc.transpose()?,
@@ -98,7 +98,7 @@ fn sealed(
 ) -> Result<SealedPassword, ApiError> {
     let to = |key: &SealingKey| {
         seal(key, belongs, password, &mut UnwrapErr(SysRng)).map_err(|error| {
-            tracing::error!(host = %belongs.host, error = %error, "password not sealed");
+            tracing::error!(error = %error, "password not sealed");
             ApiError::Internal
         })
     };

@@ -8,9 +8,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures_util::StreamExt;
 use picket_common::api::{CloudEvent, EventData, EventWhat, HistoryEntry, Problem, Role, Scope};
+use picket_common::command::Action;
 use picket_common::command::{OperationState, Outcome, Refusal};
 use picket_common::id::HostId;
-use picket_common::power::PowerOperation;
 use picket_common::seal::{Belongs, key_pair, open};
 use picket_common::secret::Secret;
 use picket_common::wire::Generation;
@@ -427,7 +427,7 @@ async fn passwords_are_sealed_at_once_and_never_seen() {
     let (_, Asked::PutHost(host, spec)) = rig.last_asked() else { panic!("not a host") };
     assert!(!format!("{spec:?}").contains(CANARY));
     let sealed = spec.bmc.unwrap().password.unwrap();
-    let belongs = Belongs { host: &host, address: "10.0.0.9", username: "root" };
+    let belongs = Belongs::Host { host: &host, address: "10.0.0.9", username: "root" };
     assert_eq!(open(&rig.agent, belongs, &sealed.agent).unwrap().expose(), CANARY);
     assert_eq!(open(&rig.recovery, belongs, &sealed.recovery).unwrap().expose(), CANARY);
 
@@ -435,7 +435,7 @@ async fn passwords_are_sealed_at_once_and_never_seen() {
     let body = json!({"bmc": {"address": "10.0.0.7", "password": CANARY}});
     seen += &rig.send(Method::PATCH, "/v1/hosts/h1", body.to_string()).await.text().await.unwrap();
     let (_, Asked::PatchHost(host, change)) = rig.last_asked() else { panic!("not a change") };
-    let belongs = Belongs { host: &host, address: "10.0.0.7", username: "admin" };
+    let belongs = Belongs::Host { host: &host, address: "10.0.0.7", username: "admin" };
     let sealed = change.bmc.unwrap().password.unwrap();
     assert_eq!(open(&rig.agent, belongs, &sealed.agent).unwrap().expose(), CANARY);
 
@@ -524,7 +524,7 @@ fn operation_row(id: picket_common::id::OperationId, done: bool) -> OperationRow
     let at = jiff::Timestamp::UNIX_EPOCH;
     OperationRow {
         id,
-        operation: PowerOperation::Off,
+        operation: Action::Off,
         on_if_off: false,
         principal: "ann".into(),
         reason: None,

@@ -12,9 +12,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use picket_common::api::{EventWhat, HistoryWhat};
 use picket_common::clock::Now;
-use picket_common::command::{OperationState, Outcome, Refusal};
+use picket_common::command::{Action, OperationState, Outcome, Refusal};
 use picket_common::id::{AgentId, HostId, OperationId};
-use picket_common::power::PowerOperation;
 use picket_common::wire::down::{Command, PowerCommand};
 use picket_common::wire::report::{OperationReport, Progress};
 
@@ -43,7 +42,7 @@ const OVERTAKEN: &str = "no result from the agent: the host was moved, taken ove
 pub(super) struct Order {
     pub(super) id: OperationId,
     pub(super) host: HostId,
-    pub(super) operation: PowerOperation,
+    pub(super) operation: Action,
     pub(super) timeout: Option<u64>,
     pub(super) reason: Option<String>,
     pub(super) on_if_off: bool,
@@ -72,8 +71,12 @@ impl Fleet {
         if reason.as_ref().is_some_and(|reason| reason.len() > MAX_REASON) {
             return Err(Rejection::Invalid { field: "reason", text: format!("at most {MAX_REASON} bytes") });
         }
-        let what =
-            HistoryWhat::OperationAccepted { operation_id: id, operation, principal: principal.into(), reason: reason.clone() };
+        let what = HistoryWhat::OperationAccepted {
+            operation_id: id,
+            action: operation.into(),
+            principal: principal.into(),
+            reason: reason.clone(),
+        };
         self.history(&host, None, now.wall, what, now);
         let part = OperationHostRow {
             host: host.clone(),
@@ -401,7 +404,7 @@ mod tests {
     fn refusals_in_their_order() {
         use super::super::request::HostSpec;
         let mut world = World::running(1);
-        let order = |world: &mut World, host: &str| world.order(1, host, PowerOperation::Off).err();
+        let order = |world: &mut World, host: &str| world.order(1, host, Action::Off).err();
         assert!(matches!(order(&mut world, "h9"), Some(Rejection::NotFound { kind: "host", .. })));
         let with_password = |address: &str| {
             let mut bmc = ipmi(address);
@@ -424,7 +427,7 @@ mod tests {
             let request = Request::Power {
                 id: operation(1),
                 host: id("h1"),
-                operation: PowerOperation::On,
+                operation: Action::On,
                 timeout: Some(timeout),
                 reason: None,
                 on_if_off: false,
@@ -432,18 +435,18 @@ mod tests {
             assert!(matches!(world.ask(request), Err(Rejection::Invalid { field: "timeout", .. })));
         }
         for n in 1..=16 {
-            world.order(n, "h1", PowerOperation::Status).unwrap();
+            world.order(n, "h1", Action::Status).unwrap();
         }
-        let busy = world.order(17, "h1", PowerOperation::Status).err();
+        let busy = world.order(17, "h1", Action::Status).err();
         assert_eq!(busy, Some(Rejection::Refused(Refusal::Busy)));
         world.report("r1", vec![world.progress(3, "h1", Progress::Done(Outcome::Changed))]);
-        world.order(17, "h1", PowerOperation::Status).unwrap();
+        world.order(17, "h1", Action::Status).unwrap();
     }
 
     #[test]
     fn from_order_to_result() {
         let mut world = World::running(1);
-        assert!(matches!(world.order(1, "h1", PowerOperation::Off), Ok(Answer::Accepted(id)) if id == operation(1)));
+        assert!(matches!(world.order(1, "h1", Action::Off), Ok(Answer::Accepted(id)) if id == operation(1)));
         let Command::Power(command) = world.commands().remove(0) else { panic!() };
         let view = world.fleet.view();
         let (host, agent, rack) =
@@ -472,7 +475,7 @@ mod tests {
     fn an_absent_agent_gets_it_when_it_is_back_or_it_expires() {
         let mut world = World::running(1);
         world.gone("r1", 1);
-        world.order(1, "h1", PowerOperation::On).unwrap();
+        world.order(1, "h1", Action::On).unwrap();
         assert_eq!((sent(&world), shown(&world, 1)), (0, (OperationState::Accepted, None)));
         world.hello("r1", 2, 1);
         assert_eq!((sent(&world), shown(&world, 1)), (1, SENT));
@@ -482,7 +485,7 @@ mod tests {
         world.hello("r1", 4, 1);
         assert_eq!(sent(&world), 0);
         world.gone("r1", 4);
-        world.order(2, "h1", PowerOperation::On).unwrap();
+        world.order(2, "h1", Action::On).unwrap();
         world.pass(59);
         assert_eq!(shown(&world, 2), (OperationState::Accepted, None));
         world.pass(1);
@@ -494,7 +497,7 @@ mod tests {
     #[test]
     fn no_result_is_unknown_until_a_late_one_comes() {
         let mut world = World::running(1);
-        world.order(1, "h1", PowerOperation::Cycle).unwrap();
+        world.order(1, "h1", Action::Cycle).unwrap();
         world.pass(119);
         assert_eq!(shown(&world, 1), SENT);
         world.pass(1);
@@ -525,7 +528,7 @@ mod tests {
         for (name, change) in changes {
             for cancelling in [false, true] {
                 let mut world = World::running(1);
-                world.order(1, "h1", PowerOperation::Cycle).unwrap();
+                world.order(1, "h1", Action::Cycle).unwrap();
                 if cancelling {
                     world.ask(Request::CancelOperation(operation(1))).unwrap();
                 }
@@ -535,7 +538,7 @@ mod tests {
             }
         }
         let mut world = World::running(1);
-        world.order(1, "h1", PowerOperation::Cycle).unwrap();
+        world.order(1, "h1", Action::Cycle).unwrap();
         off_and_on(&mut world);
         world.report("r1", vec![world.progress(1, "h1", Progress::Done(Outcome::Changed))]);
         assert_eq!(shown(&world, 1), ended("changed"), "a late result says more");
@@ -544,7 +547,7 @@ mod tests {
     #[test]
     fn a_result_dated_before_its_order_is_not_old() {
         let mut world = World::running(1);
-        world.order(1, "h1", PowerOperation::On).unwrap();
+        world.order(1, "h1", Action::On).unwrap();
         let accepted_at = world.now.wall;
         let Report::Operation(mut report) = world.progress(1, "h1", Progress::Done(Outcome::Changed)) else { panic!() };
         report.at = jiff::Timestamp::UNIX_EPOCH.into();
@@ -558,7 +561,7 @@ mod tests {
     fn deadlines_survive_a_restart() {
         let mut world = World::running(1);
         world.gone("r1", 1);
-        world.order(1, "h1", PowerOperation::On).unwrap();
+        world.order(1, "h1", Action::On).unwrap();
         world.now = world.now.after(Duration::from_secs(30));
         world.restart();
         world.pass(29);
@@ -572,7 +575,7 @@ mod tests {
         let mut world = World::running(1);
         let cancel = |world: &mut World, n| world.ask(Request::CancelOperation(operation(n)));
         assert!(matches!(cancel(&mut world, 9), Err(Rejection::NotFound { kind: "operation", .. })));
-        world.order(1, "h1", PowerOperation::On).unwrap();
+        world.order(1, "h1", Action::On).unwrap();
         cancel(&mut world, 1).unwrap();
         assert!(matches!(world.commands()[..], [Command::Cancel { .. }]));
         assert_eq!(shown(&world, 1), SENT, "the agent says what came of it");
@@ -581,11 +584,11 @@ mod tests {
         world.report("r1", vec![world.progress(1, "h1", Progress::Done(Outcome::Cancelled))]);
         assert_eq!(shown(&world, 1), ended("cancelled"));
         assert!(matches!(cancel(&mut world, 1), Err(Rejection::TooLate(_))));
-        world.order(2, "h1", PowerOperation::On).unwrap();
+        world.order(2, "h1", Action::On).unwrap();
         world.report("r1", vec![world.progress(2, "h1", Progress::Admitted)]);
         assert!(matches!(cancel(&mut world, 2), Err(Rejection::TooLate(_))));
         world.gone("r1", 2);
-        world.order(3, "h1", PowerOperation::On).unwrap();
+        world.order(3, "h1", Action::On).unwrap();
         cancel(&mut world, 3).unwrap();
         assert_eq!(shown(&world, 3), ended("cancelled"));
     }
@@ -593,9 +596,9 @@ mod tests {
     #[test]
     fn closing_a_gate_refuses_what_was_not_sent() {
         let mut world = World::running(1);
-        world.order(1, "h1", PowerOperation::On).unwrap();
+        world.order(1, "h1", Action::On).unwrap();
         world.gone("r1", 1);
-        world.order(2, "h1", PowerOperation::On).unwrap();
+        world.order(2, "h1", Action::On).unwrap();
         world.ask(Request::SetOobm(Gate::Cluster(id("c1")), false)).unwrap();
         assert_eq!(shown(&world, 1), SENT);
         let operation = json::operation_json(&world.fleet.view().operations[&operation(2)]);
@@ -606,7 +609,7 @@ mod tests {
     #[test]
     fn old_operations_go() {
         let mut world = World::running(1);
-        world.order(1, "h1", PowerOperation::On).unwrap();
+        world.order(1, "h1", Action::On).unwrap();
         world.report("r1", vec![world.progress(1, "h1", Progress::Done(Outcome::Changed))]);
         world.pass(24 * 3600 - 1000);
         assert!(world.rows.contains_key(&view::RowKey::Operation(operation(1))));

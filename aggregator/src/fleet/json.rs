@@ -129,7 +129,7 @@ pub fn agent_json(view: &View, agent: &AgentRow) -> api::Agent {
 pub fn operation_json(operation: &OperationRow) -> api::Operation {
     api::Operation {
         id: operation.id,
-        operation: operation.operation,
+        action: operation.operation.into(),
         principal: operation.principal.clone(),
         reason: operation.reason.clone(),
         accepted_at: operation.accepted_at,

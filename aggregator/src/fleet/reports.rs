@@ -32,6 +32,8 @@ const fn host_of(report: &Report) -> &HostId {
         Report::Management(report) => &report.host,
         Report::Operation(report) => &report.host,
         Report::Snapshot(snapshot) => &snapshot.host,
+        Report::Facts(report) => &report.host,
+        Report::Password(report) => &report.host,
     }
 }
 
@@ -103,6 +105,7 @@ impl Fleet {
             Report::Management(report) => self.management_report(&host, id(), report, now),
             Report::Operation(report) => self.operation_report(&host, id(), &report, now),
             Report::Snapshot(snapshot) => self.snapshot(&host, id(), snapshot, now),
+            Report::Facts(_) | Report::Password(_) => self.counters.ignored += 1,
         }
     }
 

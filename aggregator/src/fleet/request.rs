@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use picket_common::api;
-use picket_common::command::Refusal;
+use picket_common::command::{Action, Refusal};
 use picket_common::id::{AgentId, ClusterId, HostId, OperationId, RackId, ZoneId};
-use picket_common::power::PowerOperation;
 use picket_common::seal::SealingKey;
 
 use super::view::SealedPassword;
@@ -45,7 +44,7 @@ pub enum Request {
         /// Which host.
         host: HostId,
         /// What.
-        operation: PowerOperation,
+        operation: Action,
         /// Seconds; absent = the cluster's or the global one.
         timeout: Option<u64>,
         /// Why.

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use picket_common::api::{CloudEvent, ClusterBody, HistoryEntry, HistoryWhat, RackBody, ZoneBody};
 use picket_common::clock::Now;
+use picket_common::command::Action;
 use picket_common::id::{AgentId, HostId, OperationId};
-use picket_common::power::{Cause, Management, PowerOperation, PowerState};
+use picket_common::power::{Cause, Management, PowerState};
 use picket_common::seal::{Sealed, SealingKey};
 use picket_common::wire::assign::Assign;
 use picket_common::wire::down::{Command, Reply};
@@ -245,9 +246,16 @@ impl World {
         }
     }
 
-    pub(crate) fn order(&mut self, n: u128, host: &str, operation: PowerOperation) -> Result<Answer, Rejection> {
+    pub(crate) fn order(&mut self, n: u128, host: &str, operation: impl Into<Action>) -> Result<Answer, Rejection> {
         let id_ = self::operation(n);
-        self.ask(Request::Power { id: id_, host: id(host), operation, timeout: None, reason: None, on_if_off: false })
+        self.ask(Request::Power {
+            id: id_,
+            host: id(host),
+            operation: operation.into(),
+            timeout: None,
+            reason: None,
+            on_if_off: false,
+        })
     }
 
     /// Time passes, and ticks come as they are asked for.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 use jiff::Timestamp;
 use picket_common::api;
-use picket_common::command::{BmcError, OperationState, Outcome};
+use picket_common::command::{Action, BmcError, OperationState, Outcome};
 use picket_common::id::{AgentId, ClusterId, HostId, OperationId, RackId, ZoneId};
-use picket_common::power::{Management, PowerOperation, PowerState};
+use picket_common::power::{Management, PowerState};
 use picket_common::seal::{Sealed, SealingKey};
 use picket_common::wire::{Generation, Incarnation, Session};
 use serde::{Deserialize, Serialize};
@@ -341,7 +341,7 @@ pub struct OperationRow {
     /// Its id.
     pub id: OperationId,
     /// What was asked.
-    pub operation: PowerOperation,
+    pub operation: Action,
     /// For cycle and reset of a host that is off.
     pub on_if_off: bool,
     /// Who asked.

@@ -12,6 +12,8 @@ use crate::seal::{MAX_SEALED_LEN, Sealed};
 pub const MAX_HOSTS: usize = 20_000;
 /// Most hosts in one part; a part also obeys the frame's cap.
 pub const MAX_HOSTS_PER_PART: usize = 256;
+/// Most polls in flight at once that a site may ask for.
+pub const MAX_IN_FLIGHT: u32 = 65_536;
 /// Most parts of one assignment.
 pub const MAX_PARTS: u16 = 4096;
 
@@ -22,6 +24,17 @@ pub enum Assign {
     Part(Part),
     /// The difference from an assignment that the agent holds.
     Delta(Delta),
+    /// Settings of the site that agents follow; told at every hello and at every change.
+    Settings(SiteSettings),
+}
+
+/// See [`Assign::Settings`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiteSettings {
+    /// Which version: an older one of the same store is ignored.
+    pub version: Generation,
+    /// Most polls in flight at once; the agent's own file may say less.
+    pub max_in_flight: u32,
 }
 
 /// See [`Assign::Part`].
@@ -106,6 +119,10 @@ impl Message for Assign {
             Self::Delta(delta) => {
                 bound("remove", delta.remove.len(), MAX_HOSTS_PER_PART)?;
                 &delta.upsert
+            }
+            Self::Settings(settings) => {
+                let fits = (1..=MAX_IN_FLIGHT).contains(&settings.max_in_flight);
+                return if fits { Ok(()) } else { Err(WireError::Bounds("max_in_flight")) };
             }
         };
         bound("hosts", hosts.len(), MAX_HOSTS_PER_PART)?;

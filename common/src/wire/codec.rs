@@ -215,6 +215,6 @@ fn decode_error(error: postcard::Error) -> WireError {
 }
 
 /// `Ok` when `len` is within `max`.
-pub(super) const fn bound(field: &'static str, len: usize, max: usize) -> Result<(), WireError> {
+pub(crate) const fn bound(field: &'static str, len: usize, max: usize) -> Result<(), WireError> {
     if len > max { Err(WireError::Bounds(field)) } else { Ok(()) }
 }

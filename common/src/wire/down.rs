@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::codec::Message;
+use super::codec::{Message, WireError, bound};
 use super::{Generation, Incarnation, Time};
+use crate::command::{Action, MAX_IDENTIFY_SECONDS};
 use crate::id::{HostId, OperationId};
-use crate::power::PowerOperation;
+use crate::seal::{MAX_SEALED_LEN, Sealed};
 
 /// Kind 16, channel `ack`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +46,21 @@ pub enum Command {
         /// Which host.
         host: HostId,
     },
+    /// Set a new login password.
+    ChangePassword(ChangePassword),
+}
+
+/// A password change: the command, whose action is [`Action::ChangePassword`], and what it sets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangePassword {
+    /// Which operation, on which host, until when.
+    pub command: PowerCommand,
+    /// The new password, sealed to the agent for the same host, address and user.
+    pub password: Sealed,
+    /// Revision of the BMC settings that the change starts from: under any other it is refused.
+    pub base_revision: u64,
+    /// Revision the BMC settings will have when the new password is in force.
+    pub revision: u64,
 }
 
 /// A power operation on one host, bound to everything that could make it wrong later.
@@ -55,7 +71,7 @@ pub struct PowerCommand {
     /// Which host.
     pub host: HostId,
     /// What to do.
-    pub action: PowerOperation,
+    pub action: Action,
     /// For cycle and reset of a host that is off: switch it on instead of refusing.
     pub on_if_off: bool,
     /// Nothing is begun after this, by the aggregator's clock.
@@ -74,4 +90,23 @@ impl Message for Reply {
 
 impl Message for Command {
     const KIND: u8 = 17;
+
+    fn check(&self) -> Result<(), WireError> {
+        match self {
+            Self::Power(PowerCommand { action: Action::ChangePassword, .. }) => Err(WireError::Bounds("action")),
+            Self::Power(PowerCommand { action: Action::Identify { seconds }, .. }) => {
+                bound("seconds", usize::from(*seconds), usize::from(MAX_IDENTIFY_SECONDS))
+            }
+            Self::Power(_) | Self::Cancel { .. } => Ok(()),
+            Self::ChangePassword(change) => {
+                if change.command.action != Action::ChangePassword {
+                    return Err(WireError::Bounds("action"));
+                }
+                if change.revision <= change.base_revision {
+                    return Err(WireError::Bounds("revision"));
+                }
+                bound("password", change.password.0.len(), MAX_SEALED_LEN)
+            }
+        }
+    }
 }

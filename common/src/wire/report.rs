@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::codec::{Message, WireError, bound};
 use super::{Generation, Incarnation, Session, Time};
 use crate::command::{BmcError, Outcome};
+use crate::facts::Facts;
 use crate::id::{HostId, OperationId};
 use crate::power::{Cause, Management, PowerState};
 
@@ -48,6 +49,10 @@ pub enum Report {
     Operation(OperationReport),
     /// All that is known of a host, after a gap.
     Snapshot(Snapshot),
+    /// What a BMC is and can do was learned, or is not what it was.
+    Facts(FactsReport),
+    /// Which password a BMC takes after a change of it.
+    Password(PasswordReport),
 }
 
 /// A power change.
@@ -82,6 +87,46 @@ pub struct ManagementReport {
     pub observed_at: Time,
     /// The last typed error.
     pub error: Option<BmcError>,
+}
+
+/// What a BMC is and can do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FactsReport {
+    /// Which host.
+    pub host: HostId,
+    /// Revision of the BMC settings it was learned with.
+    pub revision: u64,
+    /// When.
+    pub observed_at: Time,
+    /// What was learned.
+    pub facts: Facts,
+}
+
+/// Which password a BMC takes, proven by a login.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PasswordReport {
+    /// Which host.
+    pub host: HostId,
+    /// The operation that changed it.
+    pub operation: OperationId,
+    /// [`super::down::ChangePassword::revision`] of the change.
+    pub revision: u64,
+    /// When.
+    pub observed_at: Time,
+    /// Which.
+    pub in_force: InForce,
+}
+
+/// See [`PasswordReport::in_force`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InForce {
+    /// The new one: keep it.
+    New,
+    /// The old one: drop the new one.
+    Old,
+    /// Both are refused: keep both, somebody must look.
+    Neither,
 }
 
 /// How far an operation is.
@@ -207,7 +252,8 @@ fn check_report(report: &Report) -> Result<(), WireError> {
             Outcome::Unknown(text) => bound("outcome", text.len(), MAX_TEXT),
             _ => Ok(()),
         },
-        Report::Operation(_) => Ok(()),
+        Report::Operation(_) | Report::Password(_) => Ok(()),
+        Report::Facts(report) => report.facts.check(),
     }
 }
 

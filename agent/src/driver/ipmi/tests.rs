@@ -95,7 +95,7 @@ impl Client {
     }
 
     fn submit(&self, bmc: &Arc<Bmc>, ask: Ask, ticket: u64, timeout: Duration) {
-        self.driver.submit(vec![Job { ticket, bmc: Arc::clone(bmc), ask, timeout }]);
+        self.driver.submit(vec![Job { ticket, bmc: Arc::clone(bmc), ask, new_password: None, timeout }]);
     }
 
     fn next(&self) -> Completion {
@@ -148,7 +148,13 @@ fn jobs_for_one_bmc_wait_their_turn() {
     let farm = Farm::new();
     let client = Client::new(loopback());
     let host = Arc::new(bmc("h1", farm.address, 1));
-    let jobs = (0..20).map(|ticket| Job { ticket, bmc: Arc::clone(&host), ask: Ask::Status, timeout: Duration::from_secs(5) });
+    let jobs = (0..20).map(|ticket| Job {
+        ticket,
+        bmc: Arc::clone(&host),
+        ask: Ask::Status,
+        new_password: None,
+        timeout: Duration::from_secs(5),
+    });
     client.driver.submit(jobs.collect());
     for ticket in 0..20 {
         let completion = client.next();
@@ -267,10 +273,17 @@ fn silent_bmcs_cost_the_others_nothing() {
             ticket: 0,
             bmc: Arc::new(bmc(&format!("dead{n}"), dead, 1)),
             ask: Ask::Status,
+            new_password: None,
             timeout: Duration::from_secs(3),
         })
         .collect();
-    let live = Job { ticket: 1, bmc: Arc::new(bmc("live", farm.address, 1)), ask: Ask::Status, timeout: Duration::from_secs(3) };
+    let live = Job {
+        ticket: 1,
+        bmc: Arc::new(bmc("live", farm.address, 1)),
+        ask: Ask::Status,
+        new_password: None,
+        timeout: Duration::from_secs(3),
+    };
     client.driver.submit(silent);
     client.driver.submit(vec![live]);
     let mut answered = HashMap::new();
@@ -295,6 +308,7 @@ fn cost_of_a_poll() {
                 ticket: 0,
                 bmc: Arc::clone(host),
                 ask: Ask::Status,
+                new_password: None,
                 timeout: Duration::from_secs(5),
             })
         };

@@ -110,7 +110,16 @@ impl Lanes {
         match ask {
             Ask::Status if slot.answered.load(Ordering::Relaxed) => &self.answering,
             Ask::Status => &self.doubtful,
-            Ask::On | Ask::Off | Ask::Soft | Ask::Reset => &self.orders,
+            Ask::On
+            | Ask::Off
+            | Ask::Soft
+            | Ask::Reset
+            | Ask::Diag
+            | Ask::Identify { .. }
+            | Ask::Bootdev { .. }
+            | Ask::Inspect
+            | Ask::TryLogin
+            | Ask::SetPassword => &self.orders,
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::output::{Column, Output, age, column, maybe};
 
 const OPERATIONS: &[Column<Operation>] = &[
     column("OPERATION", |o, _| o.id.into()),
-    column("WHAT", |o, _| o.operation.into()),
+    column("WHAT", |o, _| o.action.to_string().into()),
     column("HOSTS", |o, _| summary_of(&o.hosts, |host| host.host.to_string()).into()),
     column("RESULT", |o, _| summary_of(&o.hosts, |host| host.result.clone().unwrap_or_else(|| state(host))).into()),
     column("AGE", |o, look| age(o.accepted_at, look)),

@@ -58,7 +58,7 @@ pub fn what(what: &HistoryWhat) -> String {
     match what {
         HistoryWhat::Power { old, new, .. } => format!("power {old} → {new}"),
         HistoryWhat::Management { new, .. } => format!("management {new}"),
-        HistoryWhat::OperationAccepted { operation, .. } => format!("{operation} ordered"),
+        HistoryWhat::OperationAccepted { action, .. } => format!("{action} ordered"),
         HistoryWhat::OperationDone { result, .. } => format!("operation {result}"),
         HistoryWhat::Gap { first, last } => format!("gap {first}-{last}"),
         HistoryWhat::Snapshot { power, .. } => format!("snapshot {power}"),
