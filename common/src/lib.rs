@@ -7,6 +7,7 @@ pub mod api;
 pub mod clock;
 pub mod command;
 pub mod config;
+pub mod driver;
 pub mod enablement;
 pub mod facts;
 pub mod id;

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+pub use picket_common::driver::Descriptor;
 use picket_common::id::HostId;
 
 use crate::bmc::{Ask, Completion, Job};
@@ -17,32 +18,6 @@ pub mod redfish;
 
 /// Where drivers deliver answers; called from any thread, never blocks.
 pub type Completions = Arc<dyn Fn(Vec<Completion>) + Send + Sync>;
-
-/// One option of a driver, as `GET /v1/drivers` shows it.
-#[derive(Debug, Clone, Copy)]
-pub struct OptionDescriptor {
-    /// Key in the host's `options`.
-    pub name: &'static str,
-    /// What it does, its values and its default.
-    pub help: &'static str,
-}
-
-/// What a driver is and can do.
-#[derive(Debug, Clone, Copy)]
-pub struct Descriptor {
-    /// Name in settings; compared without regard to case.
-    pub name: &'static str,
-    /// One line for people.
-    pub summary: &'static str,
-    /// Port used when none is set.
-    pub default_port: Option<u16>,
-    /// Its options; any other is an error of class `Setting`.
-    pub options: &'static [OptionDescriptor],
-    /// Whether its readings can prove that a host is off.
-    pub can_prove: bool,
-    /// How far apart two readings must be to count as independent, in milliseconds.
-    pub independent_after_ms: u32,
-}
 
 /// One way to talk to BMCs.
 pub trait Driver: Send + Sync {

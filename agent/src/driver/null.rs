@@ -3,22 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+pub use picket_common::driver::NULL as DESCRIPTOR;
 use picket_common::facts::{Capability, Facts};
 use picket_common::id::HostId;
 
 use super::{Completions, Descriptor, Driver};
 use crate::bmc::{Answer, Ask, Completion, Job, PowerReply, Reading};
 use crate::clock;
-
-/// The row of the driver table.
-pub static DESCRIPTOR: Descriptor = Descriptor {
-    name: "null",
-    summary: "no hardware: records what it was asked; never proves a fence",
-    default_port: None,
-    options: &[],
-    can_prove: false,
-    independent_after_ms: 0,
-};
 
 /// See the module.
 pub struct Null {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use picket_common::driver::IPMI;
 use picket_common::secret::Secret;
 
 use super::suite::Suite;
@@ -13,8 +14,6 @@ pub const MAX_KEY: usize = 20;
 /// Bytes of the short form of a password, which some BMCs keep of a longer one.
 const SHORT_PASSWORD: usize = 16;
 
-/// Every option's name; any other is refused.
-pub const OPTIONS: [&str; 7] = ["interface", "privilege", "cipher_suite", "kg", "name_only", "password_length", "quirks"];
 /// Every quirk's name; any other is refused.
 pub const QUIRKS: [&str; 4] = ["opensesspriv", "authcap", "idzero", "nochecksumcheck"];
 
@@ -88,7 +87,7 @@ pub struct Settings {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettingError {
     /// An option that does not exist.
-    #[error("option `{name}` is not known; known are {}", OPTIONS.join(", "))]
+    #[error("option `{name}` is not known; known are {}", IPMI.option_names().collect::<Vec<_>>().join(", "))]
     UnknownOption {
         /// As given.
         name: String,
@@ -278,6 +277,15 @@ mod tests {
         assert_eq!(settings.privileges.first(), Some(&Privilege::Operator));
         assert!(settings.name_only && settings.bmc_key.is_none() && settings.dropped_checks().is_empty());
         assert_eq!(settings.interface, Interface::Lanplus);
+    }
+
+    #[test]
+    fn every_value_of_the_table_is_taken() {
+        for option in IPMI.options {
+            for value in option.kind.values().iter().copied().chain(option.default) {
+                assert!(parse("secret", &[(option.name, value)]).is_ok(), "{} {value}", option.name);
+            }
+        }
     }
 
     #[test]

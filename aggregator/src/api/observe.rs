@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use picket_common::alert::AlertState;
 use picket_common::api::{Agent, Alert, DriverInfo, HistoryEntry, Page, Summary};
+use picket_common::driver::DRIVERS;
 use picket_common::id::{AgentId, HostId};
 
 use super::extract::{self, Id, Params, page_token};
@@ -45,15 +46,8 @@ pub(super) async fn summary(State(api): State<Api>, _: Who) -> Shown<Summary> {
     Shown(json::summary(&api.view()))
 }
 
-/// The drivers that agents of this version have.
-const DRIVERS: [(&str, &str); 3] = [
-    ("ipmi", "IPMI 2.0 over LAN (RMCP+), cipher suites 17 and 3"),
-    ("redfish", "Redfish over HTTPS"),
-    ("null", "no BMC at all: remembers what it was told, for rehearsals"),
-];
-
 pub(super) async fn drivers(_: Who) -> Shown<Page<DriverInfo>> {
-    let items = DRIVERS.map(|(name, summary)| DriverInfo { name: name.into(), summary: summary.into() }).into();
+    let items = DRIVERS.map(|driver| DriverInfo { name: driver.name.into(), summary: driver.summary.into() }).into();
     Shown(Page { items, next_page_token: None })
 }
 

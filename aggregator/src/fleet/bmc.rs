@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use picket_common::command::Refusal;
+use picket_common::driver;
 use picket_common::seal::SealingKey;
 
 use super::request::{BmcChange, Rejection};
 use super::view::{BmcRow, SealedPassword};
 
-/// Drivers the agents have.
-const DRIVERS: [&str; 3] = ["ipmi", "redfish", "null"];
 const MAX_USERNAME: usize = 64;
 const MAX_OPTIONS: usize = 32;
 const MAX_OPTION_KEY: usize = 64;
@@ -41,7 +40,7 @@ pub(super) fn merge(
 ) -> Result<BmcRow, Rejection> {
     let kept = base.filter(|_| !whole);
     let driver = change.driver.or_else(|| kept.map(|bmc| bmc.driver.clone()));
-    let driver = driver.ok_or_else(|| invalid("bmc.driver", format!("is missing; use one of {}", DRIVERS.join(", "))))?;
+    let driver = driver.ok_or_else(|| invalid("bmc.driver", format!("is missing; use one of {}", driver::names())))?;
     let mut bmc = BmcRow {
         driver: check_driver(&driver)?,
         address: change.address.or_else(|| kept.map(|bmc| bmc.address.clone())).unwrap_or_default(),
@@ -95,12 +94,11 @@ fn password(
 }
 
 fn check_driver(driver: &str) -> Result<String, Rejection> {
-    let lower = driver.to_ascii_lowercase();
-    if DRIVERS.contains(&lower.as_str()) {
-        return Ok(lower);
-    }
-    let shown: String = driver.chars().take(32).collect();
-    Err(invalid("bmc.driver", format!("{shown:?} is not a driver; use one of {}", DRIVERS.join(", "))))
+    let shown = || driver.chars().take(32).collect::<String>();
+    let found = driver::find(driver);
+    found
+        .map(|driver| driver.name.to_owned())
+        .ok_or_else(|| invalid("bmc.driver", format!("{:?} is not a driver; use one of {}", shown(), driver::names())))
 }
 
 fn check(bmc: &BmcRow) -> Result<(), Rejection> {
@@ -216,12 +214,12 @@ mod tests {
 
     #[test]
     fn drivers_in_any_case() {
-        for (given, kept) in [("IPMI", "ipmi"), ("Redfish", "redfish"), ("null", "null")] {
+        for (given, kept) in [("IPMI", "ipmi"), ("Redfish", "redfish"), ("null", "null"), ("IPMITOOL", "ipmitool"), ("Exec", "exec")] {
             assert_eq!(merge(None, change(given, "bmc"), true, HERE, 1).unwrap().driver, kept);
         }
         for bad in ["", "ipmitool2", "ipmi "] {
             let rejection = merge(None, change(bad, "bmc"), true, HERE, 1).unwrap_err();
-            assert!(rejection.to_string().contains("ipmi, redfish, null"), "{rejection}");
+            assert!(rejection.to_string().contains("ipmi, redfish, ipmitool, exec, null"), "{rejection}");
         }
         assert!(merge(None, BmcChange::default(), true, HERE, 1).is_err(), "a driver is needed");
         assert!(merge(None, BmcChange { driver: Some("null".into()), ..BmcChange::default() }, true, HERE, 1).is_ok());

@@ -18,47 +18,18 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{io, mem};
 
+pub use picket_common::driver::IPMI as DESCRIPTOR;
 use picket_common::id::HostId;
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::oneshot;
 
 use super::address::AllowedNetworks;
-use super::{Completions, Descriptor, Driver, OptionDescriptor};
+use super::{Completions, Descriptor, Driver};
 use crate::bmc::{Completion, DriverError, ErrorClass, Job, SHUTTING_DOWN};
 use crate::clock;
 
 /// Port of RMCP.
 pub const DEFAULT_PORT: u16 = 623;
-
-/// The row of the driver table.
-pub static DESCRIPTOR: Descriptor = Descriptor {
-    name: "ipmi",
-    summary: "IPMI 2.0 over the network (RMCP+, cipher suites 17 and 3), or the agent's own BMC",
-    default_port: Some(DEFAULT_PORT),
-    options: &[
-        OptionDescriptor {
-            name: "interface",
-            help: "lanplus (default): over the network; open: /dev/ipmi0 of the agent's own host",
-        },
-        OptionDescriptor {
-            name: "privilege",
-            help: "operator (default; falls back to what the BMC grants), user or administrator: the level asked for",
-        },
-        OptionDescriptor { name: "cipher_suite", help: "auto (default: 17, then 3), 17 or 3" },
-        OptionDescriptor { name: "kg", help: "BMC key, if the BMC has one: text, or hexadecimal after 0x" },
-        OptionDescriptor {
-            name: "name_only",
-            help: "true (default): look the user up by name alone; false: by name and privilege",
-        },
-        OptionDescriptor { name: "password_length", help: "auto (default), 16 or 20: bytes of the password that the BMC keeps" },
-        OptionDescriptor {
-            name: "quirks",
-            help: "comma list: opensesspriv, authcap; and, each dropping a check, idzero, nochecksumcheck",
-        },
-    ],
-    can_prove: true,
-    independent_after_ms: 2000,
-};
 
 /// Why the driver cannot start.
 #[derive(Debug, thiserror::Error)]

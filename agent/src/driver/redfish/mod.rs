@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+pub use picket_common::driver::REDFISH as DESCRIPTOR;
 use picket_common::id::HostId;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
@@ -40,17 +41,6 @@ const LANE: usize = 256;
 
 /// How long the polite end of a contact may take when settings have changed.
 const FAREWELL: Duration = Duration::from_secs(2);
-
-/// The row of the driver table.
-pub static DESCRIPTOR: Descriptor = Descriptor {
-    name: "redfish",
-    summary: "DMTF Redfish over HTTPS: iDRAC, iLO, XCC, OpenBMC and others",
-    default_port: Some(DEFAULT_PORT),
-    options: settings::OPTIONS,
-    can_prove: true,
-    // BMCs cache the state for some seconds.
-    independent_after_ms: 5000,
-};
 
 /// What the agent's own file decides.
 #[derive(Debug, Clone, Default)]

@@ -4,30 +4,7 @@ use std::net::IpAddr;
 
 use super::failure::Failure;
 use crate::bmc::Bmc;
-use crate::driver::OptionDescriptor;
 use crate::redfish::link::{Origin, Path};
-
-/// The options, as `GET /v1/drivers` shows them.
-pub(super) static OPTIONS: &[OptionDescriptor] = &[
-    OptionDescriptor {
-        name: "tls",
-        help: "pinned (default): the certificate of the first contact is remembered and no other accepted; ca: must verify against the CA bundle in the agent's own file; insecure: any certificate is accepted",
-    },
-    OptionDescriptor { name: "pin", help: "SHA-256 of the BMC's certificate in hex: the only one accepted (with tls=pinned)" },
-    OptionDescriptor {
-        name: "system",
-        help: "which system of the BMC: its id, or its path such as /redfish/v1/Systems/1; needed only if there are several",
-    },
-    OptionDescriptor {
-        name: "auth",
-        help: "auto (default): a session, or basic where there is no session service; session; basic",
-    },
-    OptionDescriptor {
-        name: "connection",
-        help: "keep (default): one connection is kept open; close: a new one for every request",
-    },
-    OptionDescriptor { name: "scheme", help: "https (default); http: without any protection, only together with tls=insecure" },
-];
 
 /// How the BMC's certificate is judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +51,7 @@ pub(super) struct Settings {
 
 impl Settings {
     pub(super) fn read(bmc: &Bmc) -> Result<Self, Failure> {
-        let known: Vec<&str> = OPTIONS.iter().map(|option| option.name).collect();
+        let known: Vec<&str> = super::DESCRIPTOR.option_names().collect();
         if let Some(name) = bmc.options.keys().find(|name| !known.contains(&name.as_str())) {
             return Err(Failure::setting("unknown-option", format!("unknown option {name:?}; redfish knows {}", known.join(", "))));
         }
@@ -182,6 +159,16 @@ mod tests {
         assert_eq!((settings.trust, settings.auth, settings.system), (Trust::Pinned { named: None }, Auth::Auto, Named::Only));
         let http = read("[::1]", &[("scheme", "http"), ("tls", "insecure")]).unwrap();
         assert_eq!((http.port, http.origin.to_string().as_str()), (80, "[::1]:80"));
+    }
+
+    #[test]
+    fn every_value_of_the_table_is_taken() {
+        for option in super::super::DESCRIPTOR.options {
+            for value in option.kind.values().iter().copied().chain(option.default) {
+                let trust = ("tls", if option.name == "tls" { value } else { "insecure" });
+                assert!(read("10.0.0.9", &[trust, (option.name, value)]).is_ok(), "{} {value}", option.name);
+            }
+        }
     }
 
     #[test]
