@@ -10,6 +10,7 @@ pub mod config;
 pub mod driver;
 pub mod enablement;
 pub mod facts;
+pub mod hostset;
 pub mod id;
 pub mod join;
 pub mod power;
