@@ -4,6 +4,7 @@
 
 pub mod alert;
 pub mod api;
+pub mod audit;
 pub mod clock;
 pub mod command;
 pub mod config;
