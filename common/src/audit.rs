@@ -209,7 +209,9 @@ mod tests {
 
     #[test]
     fn a_hash_is_what_anybody_can_compute() {
-        let Value::Object(record) = json!({"b": [1, {"z": null, "a": true}], "a": "é\n\u{1}\"", "hash": "left out"}) else { panic!() };
+        let Value::Object(record) = json!({"b": [1, {"z": null, "a": true}], "a": "é\n\u{1}\"", "hash": "left out"}) else {
+            panic!()
+        };
         // python3: sha256(json.dumps(…, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()).hexdigest()
         assert_eq!(hash(&record), "a5065e93cb0d58c76bfcdab0263607ae6b83f0fad4b926293b6f66223f02f6c3");
     }

@@ -1,5 +1,6 @@
 //! Alerts: one per host and kind, firing while its cause holds, resolved once, each with the true cause.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,10 +31,23 @@ const fn kind_of(management: Option<Management>) -> Option<AlertKind> {
     }
 }
 
+fn labels(kind: AlertKind, host: &HostRow) -> BTreeMap<String, String> {
+    let named = [
+        ("kind", kind.as_str()),
+        ("severity", kind.severity().as_str()),
+        ("host", host.id.as_str()),
+        ("zone", host.zone.as_str()),
+        ("cluster", host.cluster.as_str()),
+        ("rack", host.rack.as_str()),
+    ];
+    named.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+}
+
 fn summary(kind: AlertKind, host: &HostRow, error: Option<&BmcError>) -> String {
     let said = match kind {
         AlertKind::BmcLost => "does not answer",
         AlertKind::BmcAuthFailed => "refuses the login; logins are paused",
+        _ => "needs a look",
     };
     let cause = error.map(|error| format!(": {error}")).unwrap_or_default();
     format!("the BMC of {} {said}{cause}", host.id)
@@ -63,13 +77,23 @@ impl Fleet {
             id: id.to_string(),
             kind,
             state: AlertState::Firing,
-            host: host.id.clone(),
+            severity: kind.severity(),
+            host: Some(host.id.clone()),
+            agent: None,
             zone: host.zone.clone(),
-            cluster: host.cluster.clone(),
+            cluster: Some(host.cluster.clone()),
+            rack: Some(host.rack.clone()),
+            labels: labels(kind, host),
             starts_at: at,
             ends_at: None,
             summary: summary(kind, host, bmc_error.as_ref()),
             bmc_error,
+            count: 1,
+            acked_by: None,
+            acked_at: None,
+            ack_comment: None,
+            silenced_by: Vec::new(),
+            inhibited_by: Vec::new(),
         };
         self.alert_event(host, &alert, Kind::AlertFiring, "firing", at);
         self.keep_alert(id, alert);
@@ -100,7 +124,8 @@ impl Fleet {
         for kind in KINDS {
             let id: Arc<str> = format!("{kind}.{}", host.id).into();
             if let Some(alert) = self.view.alerts.get(&id).filter(|alert| alert.state == AlertState::Firing).cloned() {
-                let alert = Alert { zone: host.zone.clone(), cluster: host.cluster.clone(), ..(*alert).clone() };
+                let (zone, cluster) = (host.zone.clone(), Some(host.cluster.clone()));
+                let alert = Alert { zone, cluster, rack: Some(host.rack.clone()), labels: labels(kind, host), ..(*alert).clone() };
                 self.keep_alert(id, alert);
             }
         }

@@ -214,7 +214,9 @@ mod tests {
 
     #[test]
     fn drivers_in_any_case() {
-        for (given, kept) in [("IPMI", "ipmi"), ("Redfish", "redfish"), ("null", "null"), ("IPMITOOL", "ipmitool"), ("Exec", "exec")] {
+        for (given, kept) in
+            [("IPMI", "ipmi"), ("Redfish", "redfish"), ("null", "null"), ("IPMITOOL", "ipmitool"), ("Exec", "exec")]
+        {
             assert_eq!(merge(None, change(given, "bmc"), true, HERE, 1).unwrap().driver, kept);
         }
         for bad in ["", "ipmitool2", "ipmi "] {

@@ -19,10 +19,10 @@ use crate::output::{Column, Output, age, column, maybe};
 
 const ALERTS: &[Column<Alert>] = &[
     column("ALERT", |a, _| a.kind.into()),
-    column("STATE", |a, _| if a.state == AlertState::Firing { "▲ firing".into() } else { "– resolved".into() }),
-    column("HOST", |a, _| (&a.host).into()),
+    column("STATE", |a, _| if a.state == AlertState::Firing { "▲ firing".into() } else { format!("– {}", a.state).into() }),
+    column("HOST", |a, _| maybe(a.host.as_ref())),
     column("ZONE", |a, _| (&a.zone).into()),
-    column("CLUSTER", |a, _| (&a.cluster).into()),
+    column("CLUSTER", |a, _| maybe(a.cluster.as_ref())),
     column("FOR", |a, look| age(a.starts_at, look)),
     column("SUMMARY", |a, _| (&a.summary).into()),
 ];
