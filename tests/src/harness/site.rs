@@ -244,9 +244,17 @@ impl Site {
     /// # Errors
     /// When it cannot join or start.
     pub fn join(&self, rack: &str) -> Result<Agent> {
-        let token = self.json(&["agents", "token", "--rack", rack])?;
+        self.join_as(rack, rack)
+    }
+
+    /// The same under a name that is not the rack's.
+    ///
+    /// # Errors
+    /// When it cannot join or start.
+    pub fn join_as(&self, rack: &str, agent: &str) -> Result<Agent> {
+        let token = self.json(&["agents", "token", "--rack", rack, "--agent", agent])?;
         let token = token.get("token").and_then(Value::as_str).context("no token")?;
-        Agent::join(rack, &self.path(&format!("agent-{rack}")), token)
+        Agent::join(agent, &self.path(&format!("agent-{agent}")), token)
     }
 
     /// Imports hosts, one JSON object each, as `hosts import` takes them.
