@@ -133,6 +133,8 @@ pub struct Counters {
     pub logins: u64,
     /// Logins that were refused.
     pub logins_refused: u64,
+    /// IPMI logins begun: RAKP 1, copies not counted. With a wrong password it is the client that gives up, after RAKP 2.
+    pub logins_begun: u64,
     /// Power orders received (accepted or not).
     pub orders: u64,
     /// Sessions closed by their owner.

@@ -318,6 +318,7 @@ impl Fleet {
             status_reads: a.status_reads + b.status_reads,
             logins: a.logins + b.logins,
             logins_refused: a.logins_refused + b.logins_refused,
+            logins_begun: a.logins_begun + b.logins_begun,
             orders: a.orders + b.orders,
             logouts: a.logouts + b.logouts,
         })

@@ -177,6 +177,7 @@ fn rakp1(bmc: &Bmc, state: &mut State, now: Instant, payload: &[u8], out: &mut V
             return Some(());
         }
     };
+    state.counters.logins_begun += u64::from(earlier.is_none());
     let bmc_random = earlier.unwrap_or_else(|| state.rng.bytes16());
     let key = Keyed::new(suite, user.password.get(..user.password.len().min(state.profile.password_max)).unwrap_or(&[]));
     let sik_key = if state.profile.kg.is_empty() { key.clone() } else { Keyed::new(suite, state.profile.kg.as_bytes()) };
