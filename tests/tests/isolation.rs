@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use picket_tests::bmcsim::{BmcHandle, Body, Cut, Faults, Simulator, Step, Unplug};
+use picket_tests::bmcsim::{BmcHandle, Simulator};
 use picket_tests::eventually::eventually;
-use picket_tests::harness::{Agent, Site, hosts, simulator};
+use picket_tests::harness::{Agent, Site, hosts, simulator, ways_to_hang};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -31,34 +31,6 @@ fn enable<'a>(site: &Site, bmcs: impl IntoIterator<Item = &'a BmcHandle>) {
     let names: Vec<&str> = bmcs.into_iter().map(BmcHandle::name).collect();
     let answer = site.ctl(&[&["oobm", "enable", "host", "--yes"], names.as_slice()].concat()).unwrap();
     assert_eq!(answer.code, 0, "{answer:?}");
-}
-
-/// Every way to hang, cut off or dawdle that the simulator has, for a BMC that speaks IPMI and one that speaks Redfish.
-fn ways_to_hang() -> Vec<Faults> {
-    let at = |step| Faults { hang_at: Some(step), ..Faults::default() };
-    let cut = |step| Faults { drop_at: Some(step), ..Faults::default() };
-    let mut ways: Vec<Faults> = [
-        Step::Ping,
-        Step::AuthCapabilities,
-        Step::CipherSuites,
-        Step::OpenSession,
-        Step::Rakp1,
-        Step::Rakp3,
-        Step::SetPrivilege,
-        Step::Command,
-        Step::Close,
-        Step::Tls,
-        Step::Login,
-    ]
-    .map(at)
-    .into();
-    ways.extend([Cut::Accept, Cut::Tls, Cut::Request, Cut::Answer].map(cut));
-    ways.extend([Unplug::Silent, Unplug::Refused].map(|unplug| Faults { unplug: Some(unplug), ..Faults::default() }));
-    ways.push(Faults { slow_ms: 30_000, ..Faults::default() });
-    ways.push(Faults { garble: 1.0, ..Faults::default() });
-    ways.push(Faults { body: Some(Body::Endless), ..Faults::default() });
-    ways.push(Faults { sessions_used_up: true, ..Faults::default() });
-    ways
 }
 
 /// The two healthy hosts get their polls in the time that so many polls take, and are never stale.

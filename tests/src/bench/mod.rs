@@ -12,8 +12,10 @@
 //! | `machine` | what it was measured on |
 //! | `poll` | `poll`: what one status poll costs |
 //! | `poll_report` | its tables and its JSON |
+//! | `isolation` | `isolation`: what BMCs that hang cost a healthy one |
 
 mod cpu;
+pub mod isolation;
 mod machine;
 mod peers;
 pub mod poll;

@@ -1,7 +1,7 @@
 //! `picket-bench`: figures of the daemons beside it, against their peers. `tests/bench` builds all and runs it.
 
 use clap::{Parser, Subcommand};
-use picket_tests::bench::poll;
+use picket_tests::bench::{isolation, poll};
 
 /// Measures whole processes over real sockets against their peers in the same run.
 #[derive(Debug, Parser)]
@@ -15,10 +15,13 @@ struct Arguments {
 enum Bench {
     /// CPU and wall time of a status poll: picket-agent, ipmitool and ipmipower on the same simulated BMCs
     Poll(poll::Options),
+    /// Status reads of a healthy BMC beside a hundred that hang, against the same beside a hundred that are well
+    Isolation(isolation::Options),
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().bench {
         Bench::Poll(options) => poll::run(&options),
+        Bench::Isolation(options) => isolation::run(&options),
     }
 }

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::bmcsim::{BmcHandle, Config, Initial, Simulator};
+use crate::bmcsim::{BmcHandle, Body, Config, Cut, Faults, Initial, Simulator, Step, Unplug};
 use crate::ports;
 
 pub use agent::Agent;
@@ -73,4 +73,33 @@ pub fn host_body(id: &str, cluster: &str, rack: &str, driver: &str, address: Soc
     let (ip, port) = (address.ip().to_string(), address.port());
     let bmc = json!({ "driver": driver, "address": ip, "port": port, "username": login.0, "password": login.1 });
     json!({ "id": id, "cluster": cluster, "rack": rack, "bmc": bmc })
+}
+
+/// Every way to hang, cut off or dawdle that the simulator has, for a BMC that speaks IPMI and one that speaks Redfish.
+#[must_use]
+pub fn ways_to_hang() -> Vec<Faults> {
+    let at = |step| Faults { hang_at: Some(step), ..Faults::default() };
+    let cut = |step| Faults { drop_at: Some(step), ..Faults::default() };
+    let mut ways: Vec<Faults> = [
+        Step::Ping,
+        Step::AuthCapabilities,
+        Step::CipherSuites,
+        Step::OpenSession,
+        Step::Rakp1,
+        Step::Rakp3,
+        Step::SetPrivilege,
+        Step::Command,
+        Step::Close,
+        Step::Tls,
+        Step::Login,
+    ]
+    .map(at)
+    .into();
+    ways.extend([Cut::Accept, Cut::Tls, Cut::Request, Cut::Answer].map(cut));
+    ways.extend([Unplug::Silent, Unplug::Refused].map(|unplug| Faults { unplug: Some(unplug), ..Faults::default() }));
+    ways.push(Faults { slow_ms: 30_000, ..Faults::default() });
+    ways.push(Faults { garble: 1.0, ..Faults::default() });
+    ways.push(Faults { body: Some(Body::Endless), ..Faults::default() });
+    ways.push(Faults { sessions_used_up: true, ..Faults::default() });
+    ways
 }
