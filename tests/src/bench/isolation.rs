@@ -46,6 +46,8 @@ struct Stretch {
 /// # Errors
 /// When a daemon does not start, or a read does not say what is.
 pub fn run(options: &Options) -> Result<()> {
+    // An error only says that there is one already.
+    drop(rustls::crypto::ring::default_provider().install_default());
     let machine = Machine::here();
     let stage = Stage::set()?;
     let mut stretches = vec![stage.stretch("100 healthy", options.reads)?];
@@ -122,11 +124,12 @@ impl Stage {
         self.well.fleet().all().first().context("no healthy BMC")
     }
 
-    /// Waits until no host is unknown.
+    /// Waits until next to no host is unknown: a garbled login looks like a refused one, and logins pause after two of those.
     fn until_known(&self) -> Result<()> {
         eventually(PATIENCE, || {
             let hosts = self.site.json(&["summary"])?;
-            ensure!(hosts.pointer("/hosts/unknown").is_some_and(|unknown| unknown == 0), "{hosts}");
+            let unknown = hosts.pointer("/hosts/unknown").and_then(serde_json::Value::as_u64);
+            ensure!(unknown.is_some_and(|unknown| unknown <= 5), "{hosts}");
             Ok(())
         })
     }
