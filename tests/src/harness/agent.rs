@@ -21,9 +21,10 @@ pub struct Agent {
 
 impl Agent {
     /// Joins with `token`, the line that `picketctl agents token` printed, and starts.
-    pub(super) fn join(name: &str, folder: &Path, token: &str) -> Result<Self> {
+    pub(super) fn join(name: &str, folder: &Path, token: &str, settings: &str) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
-        std::fs::write(folder.join("agent.toml"), "allowed_bmc_networks = [\"127.0.0.0/8\"]\nlog = \"info,picket_agent=debug\"\n")?;
+        let usual = "allowed_bmc_networks = [\"127.0.0.0/8\"]\nlog = \"info,picket_agent=debug\"\n";
+        std::fs::write(folder.join("agent.toml"), format!("{usual}{settings}"))?;
         let mut agent = Self { name: name.to_owned(), folder: folder.to_owned(), process: None };
         let output = run(agent.command()?.arg("join").arg(token), "")?;
         ensure!(output.status.success(), "join: {}", String::from_utf8_lossy(&output.stderr));

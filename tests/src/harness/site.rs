@@ -252,9 +252,17 @@ impl Site {
     /// # Errors
     /// When it cannot join or start.
     pub fn join_as(&self, rack: &str, agent: &str) -> Result<Agent> {
+        self.join_with(rack, agent, "")
+    }
+
+    /// The same with more in its `agent.toml`.
+    ///
+    /// # Errors
+    /// When it cannot join or start.
+    pub fn join_with(&self, rack: &str, agent: &str, settings: &str) -> Result<Agent> {
         let token = self.json(&["agents", "token", "--rack", rack, "--agent", agent])?;
         let token = token.get("token").and_then(Value::as_str).context("no token")?;
-        Agent::join(agent, &self.path(&format!("agent-{agent}")), token)
+        Agent::join(agent, &self.path(&format!("agent-{agent}")), token, settings)
     }
 
     /// Imports hosts, one JSON object each, as `hosts import` takes them.
