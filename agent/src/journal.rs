@@ -8,6 +8,12 @@
 //! | `seen` | operation and host → time until which it is remembered |
 //! | `outbox` | sequence → report |
 //! | `memory` | host → what a driver wants to know again (pins, sessions, systems) |
+//! | `facts` | host → what its BMC is, as far as it was learned |
+//!
+//! The schema grows by one whenever an older agent could not go on with the file, be it that rows changed their layout or that
+//! it would do harm by not knowing a table. A file of an older schema is copied beside itself and taken over row by row in one
+//! transaction; one of a newer schema is refused untouched. 1 → 2: rows of hosts and operations know which boot of the
+//! machine their times belong to; new steps of operations, facts, changes of passwords.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -15,18 +21,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use picket_common::id::{HostId, OperationId};
+use picket_common::wire::assign::HostAssignment;
 use picket_common::wire::report::Report;
-use picket_common::wire::{Incarnation, Time};
+use picket_common::wire::{Generation, Incarnation, Time};
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::rack::facts::FactsRow;
+use crate::rack::host::HostRow;
+use crate::rack::operation::Operation;
 use crate::rack::{Record, Restored};
 
 /// Version of the tables and rows; a file with a higher one is refused.
-const SCHEMA: u64 = 1;
-/// First byte of every row.
-const ROW_VERSION: u8 = 1;
+const SCHEMA: u64 = 2;
 /// Most reports kept: over a day of a busy rack cut off; beyond it the oldest go, and the aggregator is told of the gap.
 pub const MAX_OUTBOX: u64 = 250_000;
 
@@ -37,6 +45,36 @@ const OPERATION: TableDefinition<'_, (u128, &str), &[u8]> = TableDefinition::new
 const SEEN: TableDefinition<'_, (u128, &str), i64> = TableDefinition::new("seen");
 const OUTBOX: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("outbox");
 const MEMORY: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("memory");
+const FACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts");
+
+/// A row and the version of its layout, which is its first byte.
+trait Row: Serialize + DeserializeOwned {
+    const VERSION: u8;
+}
+
+impl Row for (Option<Generation>, u64) {
+    const VERSION: u8 = 1;
+}
+
+impl Row for HostAssignment {
+    const VERSION: u8 = 1;
+}
+
+impl Row for HostRow {
+    const VERSION: u8 = 2;
+}
+
+impl Row for Operation {
+    const VERSION: u8 = 2;
+}
+
+impl Row for Report {
+    const VERSION: u8 = 1;
+}
+
+impl Row for FactsRow {
+    const VERSION: u8 = 1;
+}
 
 /// Why the journal could not do it.
 #[derive(Debug, thiserror::Error)]
@@ -62,12 +100,26 @@ pub enum JournalError {
         source: std::io::Error,
     },
     /// Written by a newer Picket.
-    #[error("journal {path} has schema {found}, this picket-agent knows up to {SCHEMA}: install the newer version again")]
+    #[error(
+        "journal {path} has schema {found}, this picket-agent knows up to {SCHEMA}: install the newer version again \
+         (what it was before that version took it over lies beside it)"
+    )]
     Newer {
         /// The file.
         path: PathBuf,
         /// Its schema.
         found: u64,
+    },
+    /// An older file could not be copied before it is taken over.
+    #[error("journal {path} could not be copied to {copy} before it is taken over")]
+    Copy {
+        /// The file.
+        path: PathBuf,
+        /// Its copy.
+        copy: PathBuf,
+        /// The system's error.
+        #[source]
+        source: std::io::Error,
     },
     /// It is being reopened.
     #[error("journal {path} is not open")]
@@ -124,11 +176,20 @@ impl Journal {
         let create = |source| JournalError::Create { path: path.to_owned(), source };
         OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(create)?;
         let fail = |what| move |source: redb::Error| JournalError::Redb { path: path.to_owned(), what, source: Box::new(source) };
-        let database = Database::create(path).map_err(redb::Error::from).map_err(fail("open"))?;
-        let (boot, next, schema) = Self::prepare(&database, fresh).map_err(fail("prepare"))?;
-        if schema > SCHEMA {
-            return Err(JournalError::Newer { path: path.to_owned(), found: schema });
+        let open = || Database::create(path).map_err(redb::Error::from).map_err(fail("open"));
+        let mut database = open()?;
+        match stored_schema(&database).map_err(fail("read the schema"))? {
+            Some(found) if found > SCHEMA => return Err(JournalError::Newer { path: path.to_owned(), found }),
+            Some(found) if found < SCHEMA => {
+                // Closed, the file is whole: only then it is copied.
+                drop(database);
+                keep_copy(path, found)?;
+                database = open()?;
+                take_over(&database).map_err(fail("take over an older schema"))?;
+            }
+            _ => {}
         }
+        let (boot, next) = Self::prepare(&database, fresh).map_err(fail("prepare"))?;
         Ok((database, boot, next))
     }
 
@@ -146,25 +207,25 @@ impl Journal {
         Ok(())
     }
 
-    fn prepare(database: &Database, fresh: uuid::Uuid) -> Result<(Incarnation, u64, u64), redb::Error> {
+    fn prepare(database: &Database, fresh: uuid::Uuid) -> Result<(Incarnation, u64), redb::Error> {
         let transaction = begin(database)?;
         let found;
         {
             let mut meta = transaction.open_table(META)?;
-            let number = |bytes: Option<Vec<u8>>| bytes.and_then(|bytes| <[u8; 8]>::try_from(bytes).ok()).map(u64::from_be_bytes);
+            let number = |bytes: Option<Vec<u8>>| bytes.and_then(|bytes| number(&bytes));
             let read = |name: &str, meta: &redb::Table<'_, &str, &[u8]>| -> Result<Option<Vec<u8>>, redb::Error> {
                 Ok(meta.get(name)?.map(|value| value.value().to_vec()))
             };
-            let schema = number(read("schema", &meta)?);
+            let is_new = meta.get("schema")?.is_none();
             // Written at each opening: a file that cannot be written is found out here.
             meta.insert("opened", fresh.as_bytes().as_slice())?;
-            if schema.is_none() {
+            if is_new {
                 meta.insert("schema", SCHEMA.to_be_bytes().as_slice())?;
                 meta.insert("boot", fresh.as_bytes().as_slice())?;
                 meta.insert("next", 1u64.to_be_bytes().as_slice())?;
             }
             let boot = read("boot", &meta)?.and_then(|bytes| uuid::Uuid::from_slice(&bytes).ok()).unwrap_or(fresh);
-            found = (Incarnation(boot), number(read("next", &meta)?).unwrap_or(1), schema.unwrap_or(SCHEMA));
+            found = (Incarnation(boot), number(read("next", &meta)?).unwrap_or(1));
         }
         transaction.open_table(ASSIGNMENT)?;
         transaction.open_table(HOST)?;
@@ -172,6 +233,7 @@ impl Journal {
         transaction.open_table(SEEN)?;
         transaction.open_table(OUTBOX)?;
         transaction.open_table(MEMORY)?;
+        transaction.open_table(FACTS)?;
         transaction.commit()?;
         Ok(found)
     }
@@ -216,6 +278,10 @@ impl Journal {
         for entry in operations.iter().map_err(|error| fail(error.into()))? {
             restored.operations.push(self.row("operation", entry.map_err(|error| fail(error.into()))?.1.value())?);
         }
+        let facts = transaction.open_table(FACTS).map_err(|error| fail(error.into()))?;
+        for entry in facts.iter().map_err(|error| fail(error.into()))? {
+            restored.facts.push(self.row("facts", entry.map_err(|error| fail(error.into()))?.1.value())?);
+        }
         let seen = transaction.open_table(SEEN).map_err(|error| fail(error.into()))?;
         for entry in seen.iter().map_err(|error| fail(error.into()))? {
             let (key, until) = entry.map_err(|error| fail(error.into()))?;
@@ -226,7 +292,7 @@ impl Journal {
         Ok(restored)
     }
 
-    fn row<T: DeserializeOwned>(&self, table: &'static str, bytes: &[u8]) -> Result<T, JournalError> {
+    fn row<T: Row>(&self, table: &'static str, bytes: &[u8]) -> Result<T, JournalError> {
         decode(bytes).ok_or_else(|| JournalError::Row { path: self.path.clone(), table })
     }
 
@@ -269,6 +335,138 @@ fn begin(database: &Database) -> Result<WriteTransaction, redb::Error> {
     Ok(transaction)
 }
 
+fn number(bytes: &[u8]) -> Option<u64> {
+    <[u8; 8]>::try_from(bytes).ok().map(u64::from_be_bytes)
+}
+
+/// The schema of a file, unless it is new.
+fn stored_schema(database: &Database) -> Result<Option<u64>, redb::Error> {
+    match database.begin_read()?.open_table(META) {
+        Ok(meta) => Ok(meta.get("schema")?.and_then(|value| number(value.value()))),
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Keeps the file as the older version left it, for going back to that version by hand.
+fn keep_copy(path: &Path, schema: u64) -> Result<(), JournalError> {
+    let mut copy = path.as_os_str().to_owned();
+    copy.push(format!(".schema-{schema}"));
+    let copy = PathBuf::from(copy);
+    let draft = copy.with_extension("new");
+    let written = std::fs::copy(path, &draft)
+        .and_then(|_| std::fs::File::open(&draft)?.sync_all())
+        .and_then(|()| std::fs::rename(&draft, &copy));
+    written.map_err(|source| JournalError::Copy { path: path.to_owned(), copy, source })
+}
+
+/// Schema 1 → 2, in one transaction.
+fn take_over(database: &Database) -> Result<(), redb::Error> {
+    let transaction = begin(database)?;
+    {
+        let mut hosts = transaction.open_table(HOST)?;
+        let old: Vec<schema_1::HostRow> = rows(&hosts, "host")?;
+        for row in old {
+            let row = HostRow::from(row);
+            hosts.insert(row.host.as_str(), encode(&row)?.as_slice())?;
+        }
+        let mut operations = transaction.open_table(OPERATION)?;
+        let old: Vec<schema_1::Operation> = rows(&operations, "operation")?;
+        for row in old {
+            let row = Operation::from(row);
+            let key = (row.command.operation.0.as_u128(), row.command.host.as_str());
+            operations.insert(key, encode(&row)?.as_slice())?;
+        }
+        transaction.open_table(META)?.insert("schema", SCHEMA.to_be_bytes().as_slice())?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+fn rows<K: redb::Key, T: Row>(table: &redb::Table<'_, K, &[u8]>, name: &str) -> Result<Vec<T>, redb::Error> {
+    let mut all = Vec::new();
+    for entry in table.iter()? {
+        let corrupted = || redb::Error::Corrupted(format!("a row of table {name} does not decode"));
+        all.push(decode(entry?.1.value()).ok_or_else(corrupted)?);
+    }
+    Ok(all)
+}
+
+/// Rows as schema 1 had them: their times knew no boot, so that the wall clock is all there is to judge them by.
+mod schema_1 {
+    use std::time::Duration;
+
+    use picket_common::command::BmcError;
+    use picket_common::id::HostId;
+    use picket_common::power::{Management, PowerState};
+    use picket_common::wire::Time;
+    use picket_common::wire::down::PowerCommand;
+    use serde::{Deserialize, Serialize};
+
+    use super::Row;
+    use crate::rack::host;
+    use crate::rack::moment::{MachineBoot, Moment};
+    use crate::rack::operation::{self, Phase};
+
+    #[derive(Serialize, Deserialize)]
+    pub struct HostRow {
+        pub host: HostId,
+        pub enablement: u64,
+        pub power: PowerState,
+        pub power_since: Time,
+        pub management: Option<Management>,
+        pub management_since: Time,
+        pub error: Option<BmcError>,
+        pub refused_logins: u32,
+        pub blocked_until: Option<Time>,
+        pub revision: u64,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    pub struct Operation {
+        pub command: PowerCommand,
+        pub deadline_wall: Time,
+        pub phase: Phase,
+    }
+
+    impl Row for HostRow {
+        const VERSION: u8 = 1;
+    }
+
+    impl Row for Operation {
+        const VERSION: u8 = 1;
+    }
+
+    const fn of_another_boot(wall: Time) -> Moment {
+        Moment { boot: MachineBoot(uuid::Uuid::nil()), boottime: Duration::ZERO, wall }
+    }
+
+    impl From<HostRow> for host::HostRow {
+        fn from(row: HostRow) -> Self {
+            Self {
+                host: row.host,
+                enablement: row.enablement,
+                power: row.power,
+                power_since: row.power_since,
+                management: row.management,
+                management_since: row.management_since,
+                error: row.error,
+                refused_logins: row.refused_logins,
+                refused_at: None,
+                login_since: None,
+                blocked_until: row.blocked_until.map(of_another_boot),
+                revision: row.revision,
+            }
+        }
+    }
+
+    impl From<Operation> for operation::Operation {
+        fn from(row: Operation) -> Self {
+            Self { phase: row.phase, ..Self::new(row.command, of_another_boot(row.deadline_wall)) }
+        }
+    }
+}
+
 struct Tables<'t> {
     meta: redb::Table<'t, &'static str, &'static [u8]>,
     assignment: redb::Table<'t, &'static str, &'static [u8]>,
@@ -277,6 +475,7 @@ struct Tables<'t> {
     seen: redb::Table<'t, (u128, &'static str), i64>,
     outbox: redb::Table<'t, u64, &'static [u8]>,
     memory: redb::Table<'t, &'static str, &'static [u8]>,
+    facts: redb::Table<'t, &'static str, &'static [u8]>,
 }
 
 impl<'t> Tables<'t> {
@@ -289,6 +488,7 @@ impl<'t> Tables<'t> {
             seen: transaction.open_table(SEEN)?,
             outbox: transaction.open_table(OUTBOX)?,
             memory: transaction.open_table(MEMORY)?,
+            facts: transaction.open_table(FACTS)?,
         })
     }
 
@@ -300,9 +500,10 @@ impl<'t> Tables<'t> {
                 self.assignment.remove(host.as_str())?;
                 self.host.remove(host.as_str())?;
                 self.memory.remove(host.as_str())?;
+                self.facts.remove(host.as_str())?;
             }
             Record::Generation(generation, epoch) => {
-                drop(self.meta.insert("generation", encode(&(generation, epoch))?.as_slice())?)
+                drop(self.meta.insert("generation", encode(&(*generation, *epoch))?.as_slice())?)
             }
             Record::Operation(row) => {
                 let key = (row.command.operation.0.as_u128(), row.command.host.as_str());
@@ -311,6 +512,7 @@ impl<'t> Tables<'t> {
             Record::OperationEnded(operation, host) => drop(self.operation.remove((operation.0.as_u128(), host.as_str()))?),
             Record::Seen(operation, host, until) => drop(self.seen.insert((operation.0.as_u128(), host.as_str()), until.0)?),
             Record::Unseen(operation, host) => drop(self.seen.remove((operation.0.as_u128(), host.as_str()))?),
+            Record::Facts(row) => drop(self.facts.insert(row.host.as_str(), encode(row.as_ref())?.as_slice())?),
             Record::Report(report) => {
                 self.outbox.insert(*next, encode(report.as_ref())?.as_slice())?;
                 *next += 1;
@@ -410,15 +612,15 @@ impl Reader {
     }
 }
 
-fn encode<T: Serialize>(row: &T) -> Result<Vec<u8>, redb::Error> {
+fn encode<T: Row>(row: &T) -> Result<Vec<u8>, redb::Error> {
     // postcard fails only on types that these rows do not contain; told as corruption rather than hidden.
-    postcard::to_extend(row, vec![ROW_VERSION]).map_err(|error| redb::Error::Corrupted(format!("row does not encode: {error}")))
+    postcard::to_extend(row, vec![T::VERSION]).map_err(|error| redb::Error::Corrupted(format!("row does not encode: {error}")))
 }
 
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+fn decode<T: Row>(bytes: &[u8]) -> Option<T> {
     let (version, row) = bytes.split_first()?;
     let (value, rest) = postcard::take_from_bytes(row).ok()?;
-    (*version == ROW_VERSION && rest.is_empty()).then_some(value)
+    (*version == T::VERSION && rest.is_empty()).then_some(value)
 }
 
 #[cfg(test)]
@@ -469,6 +671,66 @@ mod tests {
             transaction.commit().unwrap();
         }
         assert!(matches!(Journal::open(&path, uuid::Uuid::nil()), Err(JournalError::Newer { found: 9, .. })));
+    }
+
+    #[test]
+    fn a_file_of_schema_1_is_taken_over_and_a_copy_is_kept() {
+        use crate::rack::operation::Phase;
+        use picket_common::command::Action;
+        use picket_common::power::{Management, PowerState};
+        use picket_common::wire::down::PowerCommand;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.redb");
+        let host: HostId = "h".parse().unwrap();
+        let mut journal = Journal::open(&path, uuid::Uuid::from_u128(7)).unwrap();
+        journal.record(&[report(1)]).unwrap();
+        drop(journal);
+        let command = PowerCommand {
+            operation: OperationId(uuid::Uuid::from_u128(5)),
+            host: host.clone(),
+            action: Action::Cycle,
+            on_if_off: true,
+            deadline: Time(8),
+            epoch: 1,
+            generation: Generation { store: uuid::Uuid::nil(), counter: 1 },
+            enablement: 3,
+        };
+        let row = schema_1::HostRow {
+            host: host.clone(),
+            enablement: 3,
+            power: PowerState::Off,
+            power_since: Time(1),
+            management: Some(Management::AuthBlocked),
+            management_since: Time(2),
+            error: None,
+            refused_logins: 2,
+            blocked_until: Some(Time(9)),
+            revision: 4,
+        };
+        let operation = schema_1::Operation { command: command.clone(), deadline_wall: Time(8), phase: Phase::Pausing };
+        {
+            let database = Database::open(&path).unwrap();
+            let transaction = database.begin_write().unwrap();
+            transaction.open_table(META).unwrap().insert("schema", 1u64.to_be_bytes().as_slice()).unwrap();
+            transaction.open_table(HOST).unwrap().insert("h", encode(&row).unwrap().as_slice()).unwrap();
+            transaction.open_table(OPERATION).unwrap().insert((5, "h"), encode(&operation).unwrap().as_slice()).unwrap();
+            transaction.delete_table(FACTS).unwrap();
+            transaction.commit().unwrap();
+        }
+        let journal = Journal::open(&path, uuid::Uuid::from_u128(8)).unwrap();
+        let restored = journal.load().unwrap();
+        assert_eq!(restored.rows, [HostRow::from(row)]);
+        assert_eq!(restored.operations[0].command, command);
+        assert_eq!(restored.operations[0].phase, Phase::Pausing);
+        assert_eq!(journal.boot().0.as_u128(), 7, "the sequence goes on");
+        assert_eq!(journal.reader().outbox(0, 10).unwrap().0.len(), 1);
+        let copy = dir.path().join("journal.redb.schema-1");
+        let kept = Database::open(&copy).unwrap();
+        assert_eq!(stored_schema(&kept).unwrap(), Some(1), "the version before can go on with it");
+        let rows: Vec<schema_1::HostRow> = rows(&kept.begin_write().unwrap().open_table(HOST).unwrap(), "host").unwrap();
+        assert_eq!(rows[0].revision, 4);
+        drop(journal);
+        assert_eq!(Journal::open(&path, uuid::Uuid::nil()).unwrap().load().unwrap().rows.len(), 1, "once is enough");
     }
 
     #[test]

@@ -7,8 +7,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use picket_common::command::Outcome;
+use picket_common::facts::Facts;
 use picket_common::id::HostId;
+use picket_common::wire::assign::Assign;
 use picket_common::wire::down::Command;
+use picket_common::wire::report::Report;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::bmc::{Ask, Completion};
@@ -20,6 +23,7 @@ use crate::driver::redfish::{self, Kept, Redfish, Unreadable};
 use crate::driver::{Completions, Driver};
 use crate::identity::Identity;
 use crate::journal::{Journal, JournalError, Outbox};
+use crate::rack::moment::MachineBoot;
 use crate::rack::{Decision, Event, Rack, Record, Restored, Settings};
 use crate::status::Status;
 use crate::uplink::{Gauge, Say, Uplink};
@@ -200,6 +204,7 @@ impl Core {
     ) -> Result<Self, RunError> {
         let settings = Settings {
             boot: journal.boot(),
+            machine_boot: MachineBoot(clock::machine_boot()),
             sealing_key: identity.sealing_key.clone(),
             max_in_flight: config.max_in_flight.0,
             seed: getrandom::u64().unwrap_or(1),
@@ -218,6 +223,7 @@ impl Core {
             off: 0,
             unknown: 0,
             disabled: 0,
+            inspected: 0,
             outbox: 0,
             refused_messages: 0,
             journal: true,
@@ -243,7 +249,11 @@ impl Core {
                 continue;
             }
             match self.journal.record(&decision.records) {
-                Ok(outbox) => self.act(decision, outbox, now.boottime), // only after it is durable
+                // Only after it is durable.
+                Ok(outbox) => {
+                    log_facts(&decision.records);
+                    self.act(decision, outbox, now.boottime);
+                }
                 Err(error) => self.break_down(&error, now.boottime),
             }
         }
@@ -353,10 +363,32 @@ impl Core {
     }
 }
 
-/// What may be looked at while nothing can be journalled: answers of BMCs, the clock, and commands, which are refused. An
-/// assignment comes again; acknowledgements too.
+/// What may be looked at while nothing can be journalled: answers of BMCs, the clock, the site's settings, and commands, which
+/// are refused. An assignment comes again; acknowledgements too.
 const fn is_harmless(event: &Event) -> bool {
-    matches!(event, Event::Completed(_) | Event::Measured(_) | Event::Tick | Event::Commanded(Command::Power(_)))
+    matches!(
+        event,
+        Event::Completed(_)
+            | Event::Measured(_)
+            | Event::Tick
+            | Event::Assigned(Assign::Settings(_))
+            | Event::Commanded(Command::Power(_) | Command::ChangePassword(_))
+    )
+}
+
+/// How BMCs are talked to is in the log as well, for those who look at the rack only.
+fn log_facts(records: &[Record]) {
+    let facts = records.iter().filter_map(|record| match record {
+        Record::Report(report) => match report.as_ref() {
+            Report::Facts(facts) => Some(facts),
+            _ => None,
+        },
+        _ => None,
+    });
+    for report in facts {
+        let Facts { protocol, privilege, product, firmware, quirks, warnings, .. } = &report.facts;
+        tracing::info!(host = %report.host, revision = report.revision, ?protocol, ?privilege, ?product, ?firmware, ?quirks, ?warnings, "bmc learned");
+    }
 }
 
 /// While the journal cannot be written.

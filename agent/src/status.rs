@@ -30,6 +30,9 @@ pub struct Status {
     pub unknown: usize,
     /// Of these disabled.
     pub disabled: usize,
+    /// Hosts that need not be asked any more what their BMC is.
+    #[serde(default)]
+    pub inspected: usize,
     /// Reports not yet acknowledged.
     pub outbox: u64,
     /// Messages of the centre refused for their signature or form.
@@ -47,6 +50,7 @@ impl Status {
         self.off = count(PowerState::Off);
         self.unknown = count(PowerState::Unknown);
         self.disabled = count(PowerState::Disabled);
+        self.inspected = rack.inspected();
     }
 
     /// Writes the file whole.

@@ -10,7 +10,8 @@ use picket_common::wire::down::PowerCommand;
 use picket_common::wire::report::{MAX_TEXT, OperationReport, Progress, Report};
 
 use super::admission::{Standing, Verdict, admit};
-use super::host::Host;
+use super::host::{Host, Purpose};
+use super::moment::Moment;
 use super::operation::{Input, Operation, Phase, Step};
 use super::{Decision, Rack, Record, timeout_of};
 use crate::bmc::{Ask, DriverError, cut};
@@ -19,6 +20,8 @@ use crate::bmc::{Ask, DriverError, cut};
 const SEEN_MARGIN: Duration = Duration::from_secs(600);
 /// Longest time an operation may be given, so the latest deadline that a command still under way can have.
 const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Time kept back for a driver's last word before an operation's deadline.
+const LAST_WORD: Duration = Duration::from_millis(200);
 /// Most commands that wait for their assignment.
 const MAX_EARLY: usize = 256;
 
@@ -85,15 +88,7 @@ impl Rack {
     fn admitted(&mut self, slot: usize, command: PowerCommand, left: Duration, now: Now, decision: &mut Decision) {
         report(decision, command.operation, &command.host, Progress::Admitted, now);
         let until = now.after(left);
-        let operation = Operation {
-            command,
-            deadline_wall: until.wall.into(),
-            phase: Phase::Queued,
-            deadline: until.boottime,
-            ordered_at: Duration::ZERO,
-            last_seen: None,
-            last_error: None,
-        };
+        let operation = Operation::new(command, Moment::at(self.settings.machine_boot, until));
         decision.records.push(Record::Operation(operation.clone()));
         let Some(host) = self.host_mut(slot) else { return };
         host.operations.push_back(operation);
@@ -163,6 +158,7 @@ impl Rack {
             match step {
                 Step::Wait(pause) => host.operation_due = Some(now.boottime.saturating_add(pause)),
                 Step::Ask(ask) => self.ask_for_operation(slot, ask, now, decision),
+                Step::Prove => host.operation_due = Some(now.boottime.saturating_add(Duration::from_secs(1))),
                 Step::Done(outcome) => {
                     host.operation_due = None;
                     if let Some(operation) = host.operations.pop_front() {
@@ -182,8 +178,7 @@ impl Rack {
             // A poll is under way: one request at a time. Its end starts this one.
             return;
         }
-        let blocked = host.blocked_until.is_some_and(|until| until > now.boottime);
-        if blocked {
+        if host.blocked(now.boottime).is_some() {
             let error = blocked_error(host);
             host.operation_due = None;
             let input = if ask == Ask::Status { Input::Read(Err(&error), now.boottime) } else { Input::Ordered(Err(&error)) };
@@ -191,10 +186,17 @@ impl Rack {
             return;
         }
         host.operation_due = None;
-        let left = host.operations.front().map_or(Duration::ZERO, |operation| operation.deadline.saturating_sub(now.boottime));
-        let timeout = timeout_of(host, ask).min(left);
-        self.send(slot, ask, true, timeout, decision);
+        let Some(operation) = host.operations.front() else { return };
+        let purpose = Purpose::Operation(operation.command.operation);
+        let timeout = timeout_of(host, ask).min(time_for(operation, now));
+        self.send(slot, ask, purpose, timeout, decision);
     }
+}
+
+/// What is left of an operation's time for one request, with a little kept back: a driver that runs into it still says why.
+fn time_for(operation: &Operation, now: Now) -> Duration {
+    let left = operation.deadline.boottime.saturating_sub(now.boottime);
+    if left > LAST_WORD * 2 { left.saturating_sub(LAST_WORD) } else { left }
 }
 
 /// Why no request is sent while logins pause.

@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use picket_common::clock::Now;
-use picket_common::command::BmcError;
-use picket_common::id::HostId;
+use picket_common::command::{BmcError, ErrorClass};
+use picket_common::id::{HostId, OperationId};
 use picket_common::power::{Cause, Management, PowerEvent, PowerState};
 use picket_common::wire::Time;
 use picket_common::wire::assign::HostAssignment;
 use picket_common::wire::report::{ManagementReport, PowerReport, Report, Snapshot};
 use serde::{Deserialize, Serialize};
 
+use super::facts::FactsRow;
+use super::moment::{MachineBoot, Moment};
 use super::operation::Operation;
-use crate::bmc::{Ask, Bmc};
+use crate::bmc::{Ask, Bmc, DriverError};
 use crate::observe::{BLOCKED_AFTER, BLOCKED_FOR, Observation, Streak};
 
 /// What the journal keeps of a host beside its assignment.
@@ -36,8 +38,12 @@ pub struct HostRow {
     pub error: Option<BmcError>,
     /// Refused logins in a row.
     pub refused_logins: u32,
+    /// When a login was last refused, whatever was said since.
+    pub refused_at: Option<Moment>,
+    /// A login was begun then that may be refused. Found after a crash it counts as refused.
+    pub login_since: Option<Moment>,
     /// No login before this.
-    pub blocked_until: Option<Time>,
+    pub blocked_until: Option<Moment>,
     /// Revision of the BMC settings this was learned with.
     pub revision: u64,
 }
@@ -55,8 +61,16 @@ pub struct Host {
     pub row: HostRow,
     /// Failures in a row.
     pub streak: Streak,
-    /// No login before this (boottime).
-    pub blocked_until: Option<Duration>,
+    /// Which boot of the machine this is.
+    pub boot: MachineBoot,
+    /// What the BMC is, as far as it was learned; boxed, for most of a host's life nobody looks at it.
+    pub facts: Option<Box<FactsRow>>,
+    /// When it was last asked what it is.
+    pub inspected: Option<Duration>,
+    /// When it should be asked what it is; absent while it need not, or cannot.
+    pub inspect_due: Option<Duration>,
+    /// Its driver, or the BMC itself, cannot say what it is.
+    pub cannot_inspect: bool,
     /// When a request last ended, well or not.
     pub last_word: Duration,
     /// When the next poll is due.
@@ -78,14 +92,23 @@ pub struct Flight {
     pub ticket: u64,
     /// What was asked.
     pub ask: Ask,
-    /// Whether the active operation asked for it.
-    pub for_operation: bool,
+    /// For whom.
+    pub purpose: Purpose,
+}
+
+/// Who wants to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// The schedule.
+    Poll,
+    /// This operation.
+    Operation(OperationId),
 }
 
 impl Host {
     /// A host that was just assigned: Disabled until its gates are looked at.
     #[must_use]
-    pub fn new(assignment: HostAssignment, now: Now) -> Self {
+    pub fn new(assignment: HostAssignment, boot: MachineBoot, now: Now) -> Self {
         let row = HostRow {
             host: assignment.host.clone(),
             enablement: 0,
@@ -95,33 +118,79 @@ impl Host {
             management_since: now.wall.into(),
             error: None,
             refused_logins: 0,
+            refused_at: None,
+            login_since: None,
             blocked_until: None,
             revision: 0,
         };
-        Self::with_row(assignment, row, now)
+        Self::with_row(assignment, row, boot, now)
     }
 
     /// A host as the journal knew it.
     #[must_use]
-    pub fn with_row(assignment: HostAssignment, row: HostRow, now: Now) -> Self {
-        let blocked_until = row.blocked_until.map(|until| {
-            let left = u64::try_from(until.0.saturating_sub(Time::from(now.wall).0)).unwrap_or(0);
-            now.boottime.saturating_add(Duration::from_micros(left).min(BLOCKED_FOR))
-        });
-        Self {
+    pub fn with_row(assignment: HostAssignment, mut row: HostRow, boot: MachineBoot, now: Now) -> Self {
+        let latest = Moment::at(boot, now.after(BLOCKED_FOR));
+        let here = |moment: Moment| moment.seen_from(boot, now);
+        row.refused_at = row.refused_at.map(here);
+        // A clock that was set back must not block for longer than a block lasts.
+        row.blocked_until =
+            row.blocked_until.map(|until| if here(until).boottime > latest.boottime { latest } else { here(until) });
+        let login_since = row.login_since.take();
+        let mut host = Self {
             streak: Streak { silent: 0, refused_logins: row.refused_logins },
+            boot,
+            facts: None,
+            inspected: None,
+            inspect_due: None,
+            cannot_inspect: false,
             assignment,
             bmc: None,
             driver: "".into(),
             row,
-            blocked_until,
             last_word: now.boottime,
             poll_due: now.boottime,
             in_flight: None,
             operations: VecDeque::new(),
             operation_due: None,
             stamp: 0,
+        };
+        if login_since.is_some() {
+            host.refuse_login(now);
         }
+        host
+    }
+
+    /// Until when no login may be tried, if that is still to come.
+    #[must_use]
+    pub fn blocked(&self, now: Duration) -> Option<Duration> {
+        self.row.blocked_until.map(|until| until.boottime).filter(|until| *until > now)
+    }
+
+    /// Counts a refused login. The second one within the length of a pause begins it, whatever worked between them.
+    pub fn refuse_login(&mut self, now: Now) {
+        let again = self.was_refused_lately(now.boottime);
+        self.streak.refused_logins = self.streak.refused_logins.saturating_add(1);
+        self.row.refused_logins = self.streak.refused_logins;
+        self.row.refused_at = Some(Moment::at(self.boot, now));
+        if again {
+            self.pause_logins(now);
+        }
+    }
+
+    fn pause_logins(&mut self, now: Now) {
+        self.row.blocked_until = Some(Moment::at(self.boot, now.after(BLOCKED_FOR)));
+    }
+
+    fn was_refused_lately(&self, now: Duration) -> bool {
+        self.row.refused_at.is_some_and(|at| now.saturating_sub(at.boottime) < BLOCKED_FOR)
+    }
+
+    /// The streak that a new answer continues. A login that worked ends it, but of those refused within the length of a pause
+    /// there may be no more than two.
+    #[must_use]
+    pub fn streak_before(&self, error: Option<&DriverError>, now: Duration) -> Streak {
+        let counts = error.is_some_and(|error| error.class == ErrorClass::Auth) && self.was_refused_lately(now);
+        Streak { refused_logins: self.streak.refused_logins.max(u32::from(counts)), ..self.streak }
     }
 
     /// Whether the BMC may be talked to at all.
@@ -154,15 +223,13 @@ impl Host {
     #[must_use]
     pub fn is_overdue(&self, now: Duration) -> bool {
         self.is_open()
-            && self.blocked_until.is_none()
+            && self.row.blocked_until.is_none()
             && now.saturating_sub(self.last_word) > self.interval() * 3 + Duration::from_secs(2)
     }
 
     /// Takes an observation in; gives the reports if anything changed.
     pub fn observe(&mut self, seen: Observation, cause: Cause, now: Now) -> Vec<Report> {
-        self.streak = seen.streak;
-        self.row.refused_logins = seen.streak.refused_logins;
-        self.block(seen.streak, now);
+        self.note_logins(&seen, now);
         let mut reports = Vec::new();
         if self.row.management != Some(seen.management) {
             self.row.management = Some(seen.management);
@@ -180,14 +247,18 @@ impl Host {
         reports
     }
 
-    fn block(&mut self, streak: Streak, now: Now) {
-        if streak.refused_logins == 0 {
-            self.blocked_until = None;
+    fn note_logins(&mut self, seen: &Observation, now: Now) {
+        self.streak = seen.streak;
+        self.row.refused_logins = seen.streak.refused_logins;
+        if seen.streak.refused_logins == 0 {
             self.row.blocked_until = None;
-        } else if streak.refused_logins >= BLOCKED_AFTER && self.blocked_until.is_none_or(|until| until <= now.boottime) {
-            let until = now.after(BLOCKED_FOR);
-            self.blocked_until = Some(until.boottime);
-            self.row.blocked_until = Some(until.wall.into());
+        }
+        // Silence is no refused login: it does not prolong a pause.
+        if seen.error.as_ref().is_some_and(|error| error.class == ErrorClass::Auth) {
+            self.row.refused_at = Some(Moment::at(self.boot, now));
+            if seen.streak.refused_logins >= BLOCKED_AFTER {
+                self.pause_logins(now);
+            }
         }
     }
 
@@ -239,16 +310,25 @@ impl Host {
     /// Forgets what was learned of the BMC: it is another one now, or has another password.
     pub fn forget_bmc(&mut self, now: Now) {
         self.streak = Streak::default();
-        self.blocked_until = None;
         self.row.refused_logins = 0;
+        self.row.refused_at = None;
+        self.row.login_since = None;
         self.row.blocked_until = None;
+        self.inspect_due = None;
+        self.inspected = None;
+        self.cannot_inspect = false;
         self.row.management = None;
         self.row.management_since = now.wall.into();
         self.row.error = None;
         self.last_word = now.boottime;
     }
 
-    /// All that is known, after a gap.
+    /// All that is known, for an aggregator that missed reports.
+    pub fn all_known(&self) -> impl Iterator<Item = Report> + '_ {
+        std::iter::once(self.snapshot()).chain(self.facts.as_ref().map(|row| row.report()))
+    }
+
+    /// The state that is known.
     #[must_use]
     pub fn snapshot(&self) -> Report {
         Report::Snapshot(Snapshot {

@@ -4,7 +4,9 @@
 pub mod admission;
 mod assignment;
 mod commands;
+pub mod facts;
 pub mod host;
+pub mod moment;
 pub mod operation;
 mod schedule;
 #[cfg(test)]
@@ -16,19 +18,22 @@ use std::time::Duration;
 
 use picket_common::clock::Now;
 use picket_common::command::{BmcError, ErrorClass, Refusal};
+use picket_common::facts::Facts;
 use picket_common::id::{HostId, OperationId};
 use picket_common::power::{Cause, Management, PowerEvent};
 use picket_common::seal::{self, Belongs, Sealed};
 use picket_common::secret::Secret;
-use picket_common::wire::assign::{Assign, HostAssignment};
+use picket_common::wire::assign::{Assign, HostAssignment, SiteSettings};
 use picket_common::wire::down::{Command, PowerCommand};
 use picket_common::wire::report::{MAX_OVERDUE, Report};
 use picket_common::wire::{Generation, Incarnation, Time};
 
 use self::admission::CentreClock;
 use self::assignment::{Assignments, Change, Others};
-use self::host::{Flight, Host, HostRow};
-use self::operation::{Input, ORDER_TIMEOUT, Operation, Phase};
+use self::facts::FactsRow;
+use self::host::{Flight, Host, HostRow, Purpose};
+use self::moment::{MachineBoot, Moment};
+use self::operation::{Input, Operation, Phase};
 use self::schedule::Schedule;
 use crate::bmc::{Answer, Ask, Bmc, Completion, DriverError, Job, PowerReply, Reading};
 use crate::observe::{Observation, observe};
@@ -101,6 +106,8 @@ pub enum Record {
     Seen(OperationId, HostId, Time),
     /// Forget it.
     Unseen(OperationId, HostId),
+    /// What a BMC is.
+    Facts(Box<FactsRow>),
     /// Queue a report.
     Report(Box<Report>),
     /// Reports up to here are durable at the aggregator.
@@ -122,6 +129,8 @@ pub struct Restored {
     pub operations: Vec<Operation>,
     /// Ids of commands, with how long they are remembered.
     pub seen: Vec<(OperationId, HostId, Time)>,
+    /// What BMCs are.
+    pub facts: Vec<FactsRow>,
 }
 
 /// Limits and identity.
@@ -129,9 +138,11 @@ pub struct Restored {
 pub struct Settings {
     /// The journal's incarnation.
     pub boot: Incarnation,
+    /// Which boot of the machine this is.
+    pub machine_boot: MachineBoot,
     /// Opens passwords.
     pub sealing_key: Secret<[u8; 32]>,
-    /// Most polls in flight at once.
+    /// Most polls in flight at once, by the agent's own file.
     pub max_in_flight: usize,
     /// Seed of the jitter.
     pub seed: u64,
@@ -140,6 +151,7 @@ pub struct Settings {
 /// See the module.
 pub struct Rack {
     settings: Settings,
+    site: Option<SiteSettings>,
     assignments: Assignments,
     hosts: Vec<Option<Host>>,
     by_id: HashMap<HostId, usize>,
@@ -151,6 +163,7 @@ pub struct Rack {
     seen: BTreeMap<(OperationId, HostId), Time>,
     clock: Option<CentreClock>,
     next_heartbeat: Duration,
+    overdue_from: usize,
     next_ticket: u32,
     jitter: u64,
     journal_works: bool,
@@ -163,6 +176,7 @@ impl Rack {
         let jitter = settings.seed | 1;
         let mut rack = Self {
             settings,
+            site: None,
             assignments: Assignments::default(),
             hosts: Vec::new(),
             by_id: HashMap::new(),
@@ -174,6 +188,7 @@ impl Rack {
             seen: restored.seen.into_iter().map(|(operation, host, until)| ((operation, host), until)).collect(),
             clock: None,
             next_heartbeat: now.boottime,
+            overdue_from: 0,
             // Drivers may still answer tickets of a rack before this one.
             next_ticket: u32::try_from(now.boottime.as_nanos() & u128::from(u32::MAX)).unwrap_or(0),
             jitter,
@@ -181,12 +196,17 @@ impl Rack {
         };
         rack.assignments.generation = restored.generation;
         rack.assignments.epoch = restored.epoch;
+        let boot = rack.settings.machine_boot;
         let mut rows: HashMap<HostId, HostRow> = restored.rows.into_iter().map(|row| (row.host.clone(), row)).collect();
+        let mut facts: HashMap<HostId, FactsRow> = restored.facts.into_iter().map(|row| (row.host.clone(), row)).collect();
         for assignment in restored.assignments {
-            let host = match rows.remove(&assignment.host) {
-                Some(row) => Host::with_row(assignment, row, now),
-                None => Host::new(assignment, now),
+            let id = assignment.host.clone();
+            let mut host = match rows.remove(&id) {
+                Some(row) => Host::with_row(assignment, row, boot, now),
+                None => Host::new(assignment, boot, now),
             };
+            host.facts = facts.remove(&id).map(Box::new);
+            host.inspected = host.facts.as_ref().map(|row| row.learned.seen_from(boot, now).boottime);
             let slot = rack.insert(host);
             rack.open_bmc(slot);
             rack.poll_soon(slot, now);
@@ -198,8 +218,11 @@ impl Rack {
     }
 
     fn resume(&mut self, mut operation: Operation, now: Now) {
-        let left = u64::try_from(operation.deadline_wall.0.saturating_sub(Time::from(now.wall).0)).unwrap_or(0);
-        operation.deadline = now.boottime.saturating_add(Duration::from_micros(left).min(Duration::from_secs(3600)));
+        let boot = self.settings.machine_boot;
+        if operation.deadline.boot != boot {
+            // Over a reboot no clock can be trusted with a deadline: nothing more is begun, and it ends as overdue.
+            operation.deadline = Moment::at(boot, now);
+        }
         let Some(&slot) = self.by_id.get(&operation.command.host) else { return };
         let Some(host) = self.host_mut(slot) else { return };
         // One that was begun goes before those that wait.
@@ -212,13 +235,17 @@ impl Rack {
         self.reschedule(slot);
     }
 
-    /// Takes over what an earlier rack of this process knew of refused logins: an account must not be locked by a failing journal.
+    /// Takes over what an earlier rack of this process knew and no journal keeps: refused logins, for an account must not be
+    /// locked by a failing journal, and the site's settings.
     pub fn inherit(&mut self, earlier: &Self) {
+        self.site.clone_from(&earlier.site);
         for host in self.hosts.iter_mut().flatten() {
             let before = earlier.by_id.get(&host.row.host).and_then(|&slot| earlier.host(slot));
             if let Some(before) = before.filter(|before| before.row.revision == host.row.revision) {
+                let later = |one: Option<Moment>, other: Option<Moment>| one.into_iter().chain(other).max_by_key(|at| at.boottime);
                 host.streak.refused_logins = host.streak.refused_logins.max(before.streak.refused_logins);
-                host.blocked_until = host.blocked_until.max(before.blocked_until);
+                host.row.blocked_until = later(host.row.blocked_until, before.row.blocked_until);
+                host.row.refused_at = later(host.row.refused_at, before.row.refused_at);
             }
         }
     }
@@ -265,7 +292,8 @@ impl Rack {
                 }
             }
             Event::Missed => {
-                decision.records.extend(self.hosts.iter().flatten().map(|host| Record::Report(Box::new(host.snapshot()))))
+                let known = self.hosts.iter().flatten().flat_map(Host::all_known);
+                decision.records.extend(known.map(|report| Record::Report(Box::new(report))));
             }
             Event::Measured(clock) => self.clock = Some(clock),
             Event::Tick => self.tick(now, decision),
@@ -275,6 +303,10 @@ impl Rack {
     // ---- assignments ----
 
     fn assigned(&mut self, message: Assign, now: Now, decision: &mut Decision) {
+        let message = match message {
+            Assign::Settings(settings) => return self.site_settings(settings, now, decision),
+            message => message,
+        };
         let Some(Change { upsert, others }) = self.assignments.take(message) else { return };
         decision.records.push(Record::Generation(self.assignments.generation, self.assignments.epoch));
         let gone: Vec<HostId> = match others {
@@ -293,6 +325,23 @@ impl Rack {
         self.retry_early(now, decision);
     }
 
+    fn site_settings(&mut self, settings: SiteSettings, now: Now, decision: &mut Decision) {
+        let version = settings.version;
+        let is_older = |held: &SiteSettings| held.version.store == version.store && held.version.counter > version.counter;
+        if self.site.as_ref().is_some_and(is_older) {
+            return;
+        }
+        self.site = Some(settings);
+        self.start_waiting(now, decision);
+    }
+
+    /// Most polls in flight at once: the site says, and the agent's own file may say less.
+    fn max_in_flight(&self) -> usize {
+        let own = self.settings.max_in_flight;
+        let site = self.site.as_ref().and_then(|site| usize::try_from(site.max_in_flight).ok());
+        site.map_or(own, |site| site.min(own))
+    }
+
     fn remove(&mut self, id: &HostId, now: Now, decision: &mut Decision) {
         let Some(slot) = self.by_id.remove(id) else { return };
         self.end_operations(slot, Refusal::NotAssigned, now, decision);
@@ -307,7 +356,7 @@ impl Rack {
 
     fn upsert(&mut self, assignment: HostAssignment, now: Now, decision: &mut Decision) {
         let known = self.by_id.get(&assignment.host).copied();
-        let slot = known.unwrap_or_else(|| self.insert(Host::new(assignment.clone(), now)));
+        let slot = known.unwrap_or_else(|| self.insert(Host::new(assignment.clone(), self.settings.machine_boot, now)));
         let Some(host) = self.host_mut(slot) else { return };
         if known.is_some() && host.assignment == assignment {
             return;
@@ -379,12 +428,12 @@ impl Rack {
 
     // ---- requests ----
 
-    fn send(&mut self, slot: usize, ask: Ask, for_operation: bool, timeout: Duration, decision: &mut Decision) {
+    fn send(&mut self, slot: usize, ask: Ask, purpose: Purpose, timeout: Duration, decision: &mut Decision) {
         self.next_ticket = self.next_ticket.wrapping_add(1);
         let ticket = ticket(slot, self.next_ticket);
         let Some(host) = self.host_mut(slot) else { return };
         let Some(bmc) = host.bmc.clone() else { return };
-        host.in_flight = Some(Flight { ticket, ask, for_operation });
+        host.in_flight = Some(Flight { ticket, ask, purpose });
         let driver = host.driver.clone();
         self.in_flight += 1;
         decision.jobs.push((driver, Job { ticket, bmc, ask, new_password: None, timeout }));
@@ -402,21 +451,40 @@ impl Rack {
         let Some(host) = self.host_mut(slot) else { return };
         let Some(flight) = host.in_flight.filter(|flight| flight.ticket == completion.ticket) else { return };
         self.land(slot);
+        let was = host_management(self.host(slot));
         self.learn(slot, flight.ask, &completion, now, decision);
-        let Some(host) = self.host_mut(slot) else { return };
-        if flight.for_operation && !host.operations.is_empty() {
-            let input = input_of(flight.ask, &completion);
-            self.operate(slot, input, now, decision);
-        } else if !host.operations.is_empty() {
-            host.operation_due = None;
-            self.operate(slot, Input::Start, now, decision);
-        } else {
-            let jitter = self.draw_jitter();
-            if let Some(host) = self.host_mut(slot) {
-                host.poll_due = now.boottime.saturating_add(host.pause(jitter));
+        match (&completion.result, flight.purpose) {
+            (Ok(Answer::Facts(facts, _)), purpose) => {
+                self.learn_facts(slot, Facts::clone(facts), purpose != Purpose::Poll, now, decision);
             }
-            self.reschedule(slot);
+            (Ok(_), Purpose::Poll) => self.plan_inspection(slot, was, now),
+            (Err(error), Purpose::Poll) if flight.ask == Ask::Inspect => self.inspection_failed(slot, error, now),
+            _ => {}
         }
+        let Some(host) = self.host_mut(slot) else { return };
+        match (host.operations.front().map(|operation| operation.command.operation), flight.purpose) {
+            (Some(active), Purpose::Operation(asked)) if active == asked => {
+                let input = input_of(flight.ask, &completion);
+                self.operate(slot, input, now, decision);
+            }
+            (Some(_), _) => {
+                host.operation_due = None;
+                self.operate(slot, Input::Start, now, decision);
+            }
+            (None, _) => self.rest(slot, now),
+        }
+    }
+
+    /// Nothing is asked before the next poll is due.
+    fn rest(&mut self, slot: usize, now: Now) {
+        let jitter = self.draw_jitter();
+        if let Some(host) = self.host_mut(slot) {
+            host.poll_due = now.boottime.saturating_add(host.pause(jitter));
+            if let Some(due) = host.inspect_due.filter(|due| *due > now.boottime) {
+                host.poll_due = host.poll_due.min(due);
+            }
+        }
+        self.reschedule(slot);
     }
 
     /// Every answer teaches something about the host, whoever asked.
@@ -433,7 +501,8 @@ impl Rack {
             Err(_) => return,
         };
         let before = host.row.clone();
-        let seen: Observation = observe(result, host.row.management, host.streak);
+        let streak = host.streak_before(result.as_ref().err().copied(), now.boottime);
+        let seen: Observation = observe(result, host.row.management, streak);
         let cause = match host.operations.front() {
             Some(operation) if operation.is_ordered() => Cause::Command(operation.command.operation),
             _ => Cause::Poll,
@@ -461,9 +530,16 @@ impl Rack {
         }
     }
 
-    fn pulse(&self, now: Now) -> Pulse {
-        let overdue = self.hosts.iter().flatten().filter(|host| host.is_overdue(now.boottime)).take(MAX_OVERDUE);
-        Pulse { generation: self.assignments.generation, overdue: overdue.map(|host| host.row.host.clone()).collect() }
+    /// A heartbeat names no more than [`MAX_OVERDUE`] hosts. When there are more, the next one goes on where this one stopped:
+    /// a full list is taken as cut, and what was named before it stays overdue.
+    fn pulse(&mut self, now: Now) -> Pulse {
+        let from = self.overdue_from.min(self.hosts.len());
+        let (before, after) = self.hosts.split_at_checked(from).unwrap_or_default();
+        let slots = (from..).zip(after).chain((0..).zip(before));
+        let overdue = slots.filter_map(|(slot, host)| Some((slot, host.as_ref().filter(|host| host.is_overdue(now.boottime))?)));
+        let named: Vec<(usize, HostId)> = overdue.take(MAX_OVERDUE).map(|(slot, host)| (slot, host.row.host.clone())).collect();
+        self.overdue_from = named.last().filter(|_| named.len() == MAX_OVERDUE).map_or(0, |(slot, _)| slot + 1);
+        Pulse { generation: self.assignments.generation, overdue: named.into_iter().map(|(_, host)| host).collect() }
     }
 
     fn forget_seen(&mut self, now: Now, decision: &mut Decision) {
@@ -481,7 +557,7 @@ impl Rack {
     fn wake(&mut self, slot: usize, now: Now, decision: &mut Decision) {
         let Some(host) = self.host_mut(slot) else { return };
         if let Some(operation) = host.operations.front() {
-            if now.boottime >= operation.deadline {
+            if now.boottime >= operation.deadline.boottime {
                 self.operate(slot, Input::Overdue, now, decision);
             } else if host.in_flight.is_none() && host.operation_due.is_some_and(|due| due <= now.boottime) {
                 let input = if matches!(operation.phase, Phase::Ordering(_)) { Input::Start } else { Input::Due };
@@ -496,27 +572,28 @@ impl Rack {
     }
 
     fn poll(&mut self, slot: usize, now: Now, decision: &mut Decision) {
-        let max_in_flight = self.settings.max_in_flight;
-        let in_flight = self.in_flight;
+        let full = self.in_flight >= self.max_in_flight();
+        let journal_works = self.journal_works;
         let Some(host) = self.host_mut(slot) else { return };
         if !host.is_open() || host.in_flight.is_some() {
             return;
         }
-        if let Some(until) = host.blocked_until.filter(|until| *until > now.boottime) {
+        if let Some(until) = host.blocked(now.boottime) {
             host.poll_due = until;
             self.reschedule(slot);
             return;
         }
-        if in_flight >= max_in_flight {
+        if full {
             self.waiting.push_back(slot);
             return;
         }
-        let timeout = timeout_of(host, Ask::Status);
-        self.send(slot, Ask::Status, false, timeout, decision);
+        let ask = if journal_works && host.wants_inspection(now.boottime) { Ask::Inspect } else { Ask::Status };
+        let timeout = timeout_of(host, ask);
+        self.send(slot, ask, Purpose::Poll, timeout, decision);
     }
 
     fn start_waiting(&mut self, now: Now, decision: &mut Decision) {
-        while self.in_flight < self.settings.max_in_flight {
+        while self.in_flight < self.max_in_flight() {
             let Some(slot) = self.waiting.pop_front() else { return };
             if self.host(slot).is_some_and(|host| host.operations.is_empty()) {
                 self.poll(slot, now, decision);
@@ -538,7 +615,7 @@ impl Rack {
             Some(operation) => Some(
                 host.operation_due
                     .filter(|_| host.in_flight.is_none())
-                    .map_or(operation.deadline, |due| due.min(operation.deadline)),
+                    .map_or(operation.deadline.boottime, |due| due.min(operation.deadline.boottime)),
             ),
             None if host.is_open() && host.in_flight.is_none() => Some(host.poll_due),
             None => None,
@@ -604,10 +681,19 @@ fn input_of(ask: Ask, completion: &Completion) -> Input<'_> {
 
 /// Time one request may take.
 fn timeout_of(host: &Host, ask: Ask) -> Duration {
-    match (ask, host.assignment.bmc.as_ref().map(|bmc| bmc.driver.as_str())) {
-        (Ask::Status, Some("ipmi")) => Duration::from_secs(5),
-        (_, _) => ORDER_TIMEOUT,
-    }
+    let seconds = match (ask, host.assignment.bmc.as_ref().map(|bmc| bmc.driver.as_str())) {
+        (Ask::Status, Some("ipmi")) => 5,
+        // Many requests, in a session that has to be opened first.
+        (Ask::Inspect, _) => 30,
+        // BMCs write it to their flash memory.
+        (Ask::SetPassword, _) => 20,
+        (_, _) => 10,
+    };
+    Duration::from_secs(seconds)
+}
+
+fn host_management(host: Option<&Host>) -> Option<Management> {
+    host.and_then(|host| host.row.management)
 }
 
 fn address_of(assignment: &HostAssignment) -> Option<(&str, &str, Option<u16>)> {

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use picket_common::command::Action;
-use picket_common::command::Outcome;
+use picket_common::command::{Action, BootDevice, Outcome, Persistence};
 use picket_common::power::{PowerOperation, PowerState};
 use picket_common::wire::assign::{BmcAssignment, Part};
-use picket_common::wire::report::{OperationReport, Progress};
+use picket_common::wire::report::{FactsReport, OperationReport, Progress};
 
 use super::*;
+use crate::bmc::NOT_SUPPORTED;
 
 /// A BMC of the test.
 #[derive(Clone)]
@@ -18,8 +18,12 @@ struct Bmc {
     status: Option<ErrorClass>,
     /// Orders fail like this; `true` = it may have arrived.
     order: Option<(ErrorClass, bool)>,
+    /// Code of those failures.
+    code: &'static str,
     /// Orders are accepted and do nothing.
     lazy: bool,
+    /// What it says it is; absent = that question fails.
+    facts: Option<Facts>,
     asked: Vec<Ask>,
 }
 
@@ -33,10 +37,11 @@ struct World {
     journal: Restored,
     heartbeats: Vec<Pulse>,
     counter: u64,
+    machine_boot: MachineBoot,
 }
 
-fn settings() -> Settings {
-    Settings { boot: Incarnation(uuid::Uuid::nil()), sealing_key: Secret::new([1; 32]), max_in_flight: 8, seed: 42 }
+fn settings(machine_boot: MachineBoot) -> Settings {
+    Settings { boot: Incarnation(uuid::Uuid::nil()), machine_boot, sealing_key: Secret::new([1; 32]), max_in_flight: 8, seed: 42 }
 }
 
 fn start() -> Now {
@@ -78,9 +83,12 @@ fn assignment(host: &str, enablement: u64, refusal: Option<Refusal>) -> HostAssi
 impl World {
     fn new(hosts: &[&str]) -> Self {
         let now = start();
-        let bmc = Bmc { power: Reading::On, status: None, order: None, lazy: false, asked: vec![] };
+        let facts = Some(Facts { identity: Some("guid".into()), latency_us: Some(7), ..Facts::default() });
+        let bmc = Bmc { power: Reading::On, status: None, order: None, code: "c", lazy: false, facts, asked: vec![] };
+        let machine_boot = MachineBoot(uuid::Uuid::nil());
         let mut world = Self {
-            rack: Rack::restore(settings(), Restored::default(), now),
+            rack: Rack::restore(settings(machine_boot), Restored::default(), now),
+            machine_boot,
             now,
             bmcs: hosts.iter().map(|host| (id(host), bmc.clone())).collect(),
             flying: vec![],
@@ -131,6 +139,10 @@ impl World {
             Record::OperationEnded(operation, _) => self.journal.operations.retain(|kept| kept.command.operation != operation),
             Record::Seen(operation, host, until) => self.journal.seen.push((operation, host, until)),
             Record::Unseen(operation, host) => self.journal.seen.retain(|kept| kept.0 != operation || kept.1 != host),
+            Record::Facts(row) => {
+                self.journal.facts.retain(|kept| kept.host != row.host);
+                self.journal.facts.push(*row);
+            }
             Record::Trim(_) => {}
         }
     }
@@ -146,9 +158,17 @@ impl World {
             rows: journal.rows.clone(),
             operations: journal.operations.clone(),
             seen: journal.seen.clone(),
+            facts: journal.facts.clone(),
         };
-        self.rack = Rack::restore(settings(), journal, self.now);
+        self.rack = Rack::restore(settings(self.machine_boot), journal, self.now);
         self.apply(Event::Measured(CentreClock { sent: self.now.boottime, at: self.now.wall.into() }));
+    }
+
+    /// The machine was switched off and on again within no time, and lost its clock: it is `ahead` of the true time.
+    fn reboot(&mut self, ahead: jiff::SignedDuration) {
+        self.machine_boot = MachineBoot(uuid::Uuid::from_u128(self.machine_boot.0.as_u128() + 1));
+        self.now = Now { boottime: Duration::from_secs(20), wall: self.now.wall.saturating_add(ahead).unwrap() };
+        self.restart();
     }
 
     /// Lets time pass; BMCs answer after 5 ms.
@@ -170,17 +190,17 @@ impl World {
     fn answer(&mut self, job: &Job) -> Completion {
         let bmc = self.bmcs.get_mut(&job.bmc.host).unwrap();
         bmc.asked.push(job.ask);
-        let error = |class, maybe_sent| DriverError {
-            driver: "ipmi",
-            address: "x".into(),
-            class,
-            code: "c".into(),
-            text: "t".into(),
-            maybe_sent,
-        };
+        let code = bmc.code.to_owned();
+        let error =
+            |class, maybe_sent| DriverError { driver: "ipmi", address: "x".into(), class, code, text: "t".into(), maybe_sent };
         let result = match (job.ask, bmc.status, bmc.order) {
-            (Ask::Status, Some(class), _) => Err(error(class, false)),
+            (Ask::Status | Ask::Inspect, Some(class), _) => Err(error(class, false)),
             (Ask::Status, None, _) => Ok(Answer::Reading(bmc.power)),
+            (Ask::Inspect, None, _) => match &bmc.facts {
+                Some(facts) => Ok(Answer::Facts(Box::new(facts.clone()), bmc.power)),
+                None => Err(error(ErrorClass::Protocol, false)),
+            },
+            (Ask::Identify { .. } | Ask::Bootdev { .. }, _, None) => Ok(Answer::Done),
             (ask, _, Some((ErrorClass::Refused, _))) => {
                 let _ = ask;
                 Ok(Answer::Power(PowerReply::NotInThisState))
@@ -190,6 +210,7 @@ impl World {
                 if !bmc.lazy {
                     bmc.power = match ask {
                         Ask::Off | Ask::Soft => Reading::Off,
+                        Ask::Diag => bmc.power,
                         _ => Reading::On,
                     };
                 }
@@ -216,7 +237,7 @@ impl World {
         }
     }
 
-    fn order(&mut self, number: u128, host: &str, action: PowerOperation) {
+    fn order(&mut self, number: u128, host: &str, action: impl Into<Action>) {
         let command = self.command(number, host, action);
         self.apply(Event::Commanded(Command::Power(command)));
     }
@@ -252,7 +273,19 @@ impl World {
     }
 
     fn orders(&mut self, host: &str) -> Vec<Ask> {
-        self.bmc(host).asked.iter().copied().filter(|ask| *ask != Ask::Status).collect()
+        self.bmc(host).asked.iter().copied().filter(|ask| !matches!(ask, Ask::Status | Ask::Inspect)).collect()
+    }
+
+    fn facts(&self) -> Vec<&FactsReport> {
+        let facts = |report| match report {
+            &Report::Facts(ref facts) => Some(facts),
+            _ => None,
+        };
+        self.reports.iter().filter_map(facts).collect()
+    }
+
+    fn inspections(&mut self, host: &str) -> usize {
+        self.bmc(host).asked.iter().filter(|ask| **ask == Ask::Inspect).count()
     }
 }
 
@@ -321,6 +354,16 @@ fn operations_end_as_they_should() {
     use PowerOperation as P;
     let reading = |reading| move |bmc: &mut Bmc| bmc.power = reading;
     type Prepare = Box<dyn Fn(&mut Bmc)>;
+    let fails = |class, maybe_sent, code| {
+        move |bmc: &mut Bmc| {
+            bmc.order = Some((class, maybe_sent));
+            bmc.code = code;
+        }
+    };
+    let lit = Ask::Identify { seconds: 9 };
+    let booted = Ask::Bootdev { device: BootDevice::Pxe, persistence: Persistence::Once };
+    let identify = Action::Identify { seconds: 9 };
+    let bootdev = Action::Bootdev { device: BootDevice::Pxe, persistence: Persistence::Once };
     let table: Vec<(&str, Prepare, P, &str, Vec<Ask>)> = vec![
         ("on when on", Box::new(reading(Reading::On)), P::On, "unchanged", vec![]),
         ("off when off", Box::new(reading(Reading::Off)), P::Off, "unchanged", vec![]),
@@ -355,7 +398,41 @@ fn operations_end_as_they_should() {
         ("stuck between", Box::new(reading(Reading::Transitioning)), P::Status, "unknown", vec![]),
         ("stuck between, off all the same", Box::new(reading(Reading::Transitioning)), P::Off, "changed", vec![Ask::Off]),
     ];
-    for (name, prepare, action, result, orders) in table {
+    let others: Vec<(&str, Prepare, Action, &str, Vec<Ask>)> = vec![
+        ("diag", Box::new(|_| ()), Action::Diag, "changed", vec![Ask::Diag]),
+        ("diag when off", Box::new(reading(Reading::Off)), Action::Diag, "refused", vec![]),
+        ("diag between on and off", Box::new(reading(Reading::Transitioning)), Action::Diag, "failed", vec![]),
+        ("diag unreachable", Box::new(|bmc| bmc.status = Some(ErrorClass::Connection)), Action::Diag, "failed", vec![]),
+        ("diag lost", Box::new(fails(ErrorClass::Deadline, true, "c")), Action::Diag, "unknown", vec![Ask::Diag]),
+        ("diag not sent", Box::new(fails(ErrorClass::Connection, false, "c")), Action::Diag, "failed", vec![Ask::Diag]),
+        ("diag refused", Box::new(fails(ErrorClass::Refused, false, "c")), Action::Diag, "failed", vec![Ask::Diag]),
+        (
+            "diag unknown here",
+            Box::new(fails(ErrorClass::Protocol, false, NOT_SUPPORTED)),
+            Action::Diag,
+            "refused",
+            vec![Ask::Diag],
+        ),
+        (
+            "soft unknown here",
+            Box::new(fails(ErrorClass::Protocol, false, NOT_SUPPORTED)),
+            P::Soft.into(),
+            "refused",
+            vec![Ask::Soft],
+        ),
+        ("identify", Box::new(|_| ()), identify, "changed", vec![lit]),
+        ("identify when off", Box::new(reading(Reading::Off)), identify, "changed", vec![lit]),
+        ("identify again", Box::new(fails(ErrorClass::Connection, false, "c")), identify, "failed", vec![lit, lit]),
+        ("identify lost", Box::new(fails(ErrorClass::Deadline, true, "c")), identify, "unknown", vec![lit, lit]),
+        ("identify garbled", Box::new(fails(ErrorClass::Protocol, false, "c")), identify, "failed", vec![lit]),
+        ("bootdev", Box::new(|_| ()), bootdev, "changed", vec![booted]),
+        ("bootdev unknown here", Box::new(fails(ErrorClass::Setting, false, NOT_SUPPORTED)), bootdev, "refused", vec![booted]),
+        ("test", Box::new(reading(Reading::Off)), Action::Test, "read", vec![]),
+        ("test between on and off", Box::new(reading(Reading::Transitioning)), Action::Test, "read", vec![]),
+        ("test unreachable", Box::new(|bmc| bmc.status = Some(ErrorClass::Connection)), Action::Test, "failed", vec![]),
+    ];
+    let powers = table.into_iter().map(|(name, prepare, action, result, orders)| (name, prepare, action.into(), result, orders));
+    for (name, prepare, action, result, orders) in powers.chain(others) {
         let mut world = World::new(&["h"]);
         prepare(world.bmc("h"));
         world.order(1, "h", action);
@@ -365,6 +442,198 @@ fn operations_end_as_they_should() {
         assert_eq!(outcomes[0].as_str(), result, "{name}: {outcomes:?}");
         assert_eq!(world.orders("h"), orders, "{name}");
     }
+}
+
+#[test]
+fn t19_the_drivers_own_error_is_what_an_operation_fails_with() {
+    for action in [Action::Status, Action::Off, Action::Diag, Action::Test] {
+        for class in [ErrorClass::Connection, ErrorClass::Auth, ErrorClass::Setting, ErrorClass::Protocol, ErrorClass::Deadline] {
+            let mut world = World::new(&["h"]);
+            world.run(15);
+            world.bmc("h").status = Some(class);
+            world.bmc("h").code = "0xc3";
+            world.order(1, "h", action);
+            world.run(20);
+            let error = BmcError { driver: "ipmi".into(), class, code: "0xc3".into(), text: "t".into() };
+            assert_eq!(world.outcomes(1), [Outcome::Failed(error)], "{action}");
+        }
+    }
+}
+
+#[test]
+fn a_bmc_is_asked_once_what_it_is() {
+    let mut world = World::new(&["h"]);
+    world.run(9);
+    assert_eq!(world.inspections("h"), 0, "the host has more urgent things to tell first");
+    world.run(60);
+    assert_eq!(world.inspections("h"), 1);
+    assert_eq!(world.facts().len(), 1);
+    assert_eq!((world.facts()[0].revision, &world.facts()[0].facts.identity), (1, &Some("guid".into())));
+    world.run(2 * 24 * 3600);
+    world.restart();
+    world.run(3600);
+    assert_eq!((world.inspections("h"), world.facts().len()), (1, 1), "not again, nor after a restart");
+    let polls = world.bmc("h").asked.len();
+    world.run(60);
+    assert!((5..=8).contains(&(world.bmc("h").asked.len() - polls)));
+
+    // A test asks again; what is measured anew each time is no news, but a test wants it.
+    world.bmc("h").facts.as_mut().unwrap().latency_us = Some(9);
+    world.order(1, "h", Action::Test);
+    world.run(5);
+    assert_eq!((world.inspections("h"), world.facts().len()), (2, 2));
+    assert_eq!(world.outcomes(1), [Outcome::Read(PowerState::On)]);
+    let (facts, done) = (world.reports.iter().rposition(|report| matches!(report, Report::Facts(_))), world.reports.len() - 1);
+    assert!(matches!(world.reports[done], Report::Operation(_)) && facts < Some(done), "the result comes last");
+
+    // Lost and back: it may be another machine now. The same is not told again, another is.
+    for (identity, told) in [("guid", 2), ("other", 3)] {
+        world.bmc("h").status = Some(ErrorClass::Connection);
+        world.run(24 * 3600);
+        world.bmc("h").status = None;
+        world.bmc("h").facts.as_mut().unwrap().identity = Some(identity.into());
+        world.run(120);
+        assert_eq!(world.facts().len(), told, "{identity}");
+    }
+    assert_eq!(world.inspections("h"), 4);
+    world.apply(Event::Missed);
+    assert_eq!(world.facts().len(), 4, "an aggregator that missed reports is told all that is known");
+
+    // New settings: perhaps another BMC.
+    let mut renewed = assignment("h", 1, None);
+    renewed.bmc.as_mut().unwrap().revision = 2;
+    world.assign(vec![renewed]);
+    world.run(60);
+    assert_eq!((world.inspections("h"), world.facts().last().unwrap().revision), (5, 2));
+}
+
+#[test]
+fn lost_and_back_again_a_bmc_is_asked_at_most_daily() {
+    let mut world = World::new(&["h"]);
+    world.run(60);
+    for _ in 0..20 {
+        world.bmc("h").status = Some(ErrorClass::Connection);
+        world.run(120);
+        world.bmc("h").status = None;
+        world.run(3480);
+    }
+    assert_eq!(world.inspections("h"), 1);
+    world.run(5 * 3600);
+    assert_eq!(world.inspections("h"), 2, "what was put off is not forgotten");
+}
+
+#[test]
+fn a_bmc_that_cannot_say_what_it_is_is_left_alone() {
+    let mut world = World::new(&["h"]);
+    world.bmc("h").facts = None;
+    world.run(24 * 3600);
+    let tries = world.inspections("h");
+    assert!((20..=24).contains(&tries), "{tries} tries in a day");
+    assert_eq!(world.changes("h").len(), 1, "and it harms nothing");
+    assert_eq!(world.management("h"), [Management::Reachable]);
+    world.bmc("h").code = NOT_SUPPORTED;
+    world.run(24 * 3600);
+    assert_eq!(world.inspections("h"), tries + 1, "one that never can is not asked again");
+}
+
+#[test]
+fn the_questions_to_many_bmcs_are_spread() {
+    let names: Vec<String> = (0..2000).map(|n| format!("h{n}")).collect();
+    let mut world = World::new(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut most = 0;
+    for _ in 0..70 {
+        let before: usize = world.facts().len();
+        world.run(1);
+        most = most.max(world.facts().len() - before);
+    }
+    assert_eq!(world.facts().len(), 2000);
+    assert!(most <= 100, "{most} within a second");
+}
+
+#[test]
+fn the_site_and_the_agents_own_file_bound_what_is_in_flight() {
+    let names: Vec<String> = (0..20).map(|n| format!("h{n}")).collect();
+    let mut world = World::new(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let told = |counter, max_in_flight| {
+        let version = generation(counter);
+        Event::Assigned(Assign::Settings(SiteSettings { version, max_in_flight }))
+    };
+    let flying = |world: &mut World| {
+        world.now = world.now.after(Duration::from_secs(60));
+        world.apply(Event::Tick);
+        let flying = world.flying.len();
+        let answers = std::mem::take(&mut world.flying).iter().map(|job| world.answer(job)).collect();
+        world.apply(Event::Completed(answers));
+        world.run(5);
+        flying
+    };
+    assert_eq!(flying(&mut world), 8, "the file's");
+    world.apply(told(5, 3));
+    assert_eq!(flying(&mut world), 3);
+    world.apply(told(4, 6));
+    assert_eq!(flying(&mut world), 3, "an older version is not obeyed");
+    world.apply(told(6, 1000));
+    assert_eq!(flying(&mut world), 8, "the file may say less");
+    let other = SiteSettings { version: Generation { store: uuid::Uuid::max(), counter: 1 }, max_in_flight: 2 };
+    world.apply(Event::Assigned(Assign::Settings(other)));
+    assert_eq!(flying(&mut world), 2, "versions of another store do not compare");
+}
+
+#[test]
+fn over_a_reboot_no_deadline_is_trusted() {
+    for ahead in [jiff::SignedDuration::ZERO, jiff::SignedDuration::from_hours(-24), jiff::SignedDuration::from_hours(24)] {
+        for (action, lazy, result) in [(Action::Cycle, false, "unknown"), (Action::Off, true, "unknown")] {
+            let mut world = World::new(&["h"]);
+            world.run(5);
+            world.bmc("h").lazy = lazy;
+            world.order(1, "h", action);
+            world.order(2, "h", Action::Reset);
+            world.run(1); // The first was sent off, the second waits.
+            world.flying.clear();
+            world.reboot(ahead);
+            world.run(60);
+            assert_eq!(world.orders("h"), [Ask::Off], "{action} {ahead}: nothing more is begun");
+            assert_eq!(world.outcomes(1).iter().map(Outcome::as_str).collect::<Vec<_>>(), [result], "{action} {ahead}");
+            assert_eq!(world.outcomes(2), [Outcome::Expired]);
+        }
+    }
+    // Within a boot the monotonic clock counts, wherever the other one goes meanwhile.
+    let mut world = World::new(&["h"]);
+    world.run(5);
+    world.order(1, "h", PowerOperation::Cycle);
+    world.run(1);
+    world.now.wall = world.now.wall.saturating_add(jiff::SignedDuration::from_hours(24)).unwrap();
+    world.restart();
+    world.run(20);
+    assert_eq!(world.outcomes(1), [Outcome::Changed]);
+}
+
+#[test]
+fn a_pause_of_logins_is_the_same_whatever_the_wall_clock_does() {
+    let mut world = World::new(&["h"]);
+    world.bmc("h").status = Some(ErrorClass::Auth);
+    world.run(60);
+    world.now.wall = world.now.wall.saturating_add(jiff::SignedDuration::from_hours(24)).unwrap();
+    world.restart();
+    world.run(13 * 60);
+    assert_eq!(world.bmc("h").asked.len(), 2);
+    world.run(3 * 60);
+    assert_eq!(world.bmc("h").asked.len(), 3);
+}
+
+#[test]
+fn two_refused_logins_count_whatever_worked_between_them() {
+    let mut world = World::new(&["h"]);
+    let mut refused = 0;
+    for minute in 0..60 {
+        for _ in 0..6 {
+            let asked = world.bmc("h").asked.len();
+            world.bmc("h").status = (minute % 2 == 0).then_some(ErrorClass::Auth);
+            world.run(10);
+            refused += if minute % 2 == 0 { world.bmc("h").asked.len() - asked } else { 0 };
+        }
+    }
+    assert!(refused <= 8, "{refused} refused logins in an hour");
 }
 
 #[test]
@@ -396,7 +665,7 @@ fn a_command_is_carried_out_once_over_copies_and_restarts() {
 
 #[test]
 fn killed_with_an_order_under_way_it_is_not_sent_again() {
-    for action in [PowerOperation::Reset, PowerOperation::Off, PowerOperation::Cycle] {
+    for action in [PowerOperation::Reset, PowerOperation::Off, PowerOperation::Cycle, PowerOperation::Diag] {
         let mut world = World::new(&["h"]);
         world.bmc("h").lazy = true;
         world.run(5);
@@ -576,6 +845,21 @@ fn hosts_not_read_in_time_are_named_overdue() {
 }
 
 #[test]
+fn more_overdue_hosts_than_a_heartbeat_names_are_named_in_turn() {
+    let names: Vec<String> = (0..1200).map(|n| format!("h{n}")).collect();
+    let mut world = World::new(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    for _ in 0..60 {
+        world.now = world.now.after(Duration::from_secs(5));
+        world.apply(Event::Tick);
+    }
+    let last: Vec<usize> = world.heartbeats.iter().rev().take(3).map(|pulse| pulse.overdue.len()).collect();
+    assert_eq!(last, [MAX_OVERDUE; 3], "full lists: they were cut");
+    let named: std::collections::HashSet<HostId> =
+        world.heartbeats.iter().rev().take(3).flat_map(|pulse| pulse.overdue.clone()).collect();
+    assert_eq!(named.len(), 1200);
+}
+
+#[test]
 fn an_assignment_without_a_host_removes_it() {
     let mut world = World::new(&["a", "b"]);
     world.run(5);
@@ -658,15 +942,8 @@ fn an_answer_that_comes_after_the_deadline_is_followed_by_no_order() {
 fn no_text_of_a_bmc_makes_a_report_that_the_wire_refuses() {
     use picket_common::wire::codec::encode;
     use picket_common::wire::report::{Reports, Up};
-    let operation = Operation {
-        command: World::new(&["h"]).command(1, "h", PowerOperation::Off),
-        deadline_wall: Time(0),
-        phase: Phase::Queued,
-        deadline: Duration::ZERO,
-        ordered_at: Duration::ZERO,
-        last_seen: None,
-        last_error: None,
-    };
+    let command = World::new(&["h"]).command(1, "h", PowerOperation::Off);
+    let operation = Operation::new(command, Moment::at(MachineBoot(uuid::Uuid::nil()), start()));
     let mut decision = Decision::default();
     commands::end(&mut decision, &operation, Outcome::Unknown("ß".repeat(4000)), start());
     let report = decision.records.into_iter().find_map(|record| match record {

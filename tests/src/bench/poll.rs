@@ -49,7 +49,7 @@ pub struct Options {
 pub enum Client {
     /// The agent, with the sessions it keeps.
     AgentKept,
-    /// The agent runs, its BMCs are enabled: assignment, logins, first poll of each, reports.
+    /// The agent runs, its BMCs are enabled: assignment, logins, first poll of each, reports. What they are is known already.
     AgentEnabled,
     /// The agent starts: journal read, logins, first poll of each.
     AgentStarted,
@@ -140,7 +140,21 @@ impl<'a> Stage<'a> {
         ctl(&site, &[&["oobm", "enable", "host"], names.as_slice()].concat())?;
         let stage = Self { count, peers, agent, simulator, site };
         stage.until_known()?;
+        stage.inspect()?;
         Ok(stage)
+    }
+
+    /// A new BMC is asked once what it is, in a login of its own: not what is measured here.
+    fn inspect(&self) -> Result<()> {
+        ctl(&self.site, &["oobm", "enable", "cluster", CLUSTER])?;
+        // The agent spreads its questions: 20 ms a BMC, at least half a minute.
+        eventually(PATIENCE + Duration::from_millis(20) * self.count, || {
+            let status = self.agent.status()?;
+            let inspected = status.get("inspected").and_then(Value::as_u64) == Some(self.count.into());
+            ensure!(inspected, "the agent says {status}");
+            Ok(())
+        })?;
+        self.disable()
     }
 
     fn until_known(&self) -> Result<()> {
