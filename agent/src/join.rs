@@ -3,18 +3,13 @@
 //! The server must present a chain whose root has the key that the token names; before that nothing is sent.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use picket_common::api::{JoinRequest, JoinResponse, Problem};
 use picket_common::join::{self, JoinToken};
+use picket_common::pin::PinnedRoot;
 use picket_common::seal;
 use picket_common::secret::Secret;
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use crate::identity::{Files, IdentityError, key_of};
 
@@ -118,8 +113,9 @@ async fn ask(token: &JoinToken, request: &JoinRequest) -> Result<JoinResponse, J
         },
         source,
     };
+    let tls = PinnedRoot::new(&token.ca_hash).client_config().map_err(|_| JoinError::Made("TLS configuration"))?;
     let client = reqwest::Client::builder()
-        .tls_backend_preconfigured(pinned_tls(&token.ca_hash)?)
+        .tls_backend_preconfigured(tls)
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .timeout(Duration::from_secs(20))
@@ -141,75 +137,4 @@ async fn ask(token: &JoinToken, request: &JoinRequest) -> Result<JoinResponse, J
     let Problem { title, detail, code, .. } =
         serde_json::from_slice(&body).map_err(|_| JoinError::Answer("it is neither a join nor a problem"))?;
     Err(JoinError::Refused { title, detail, code })
-}
-
-fn pinned_tls(ca_hash: &str) -> Result<ClientConfig, JoinError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = Arc::new(Pinned { ca_hash: ca_hash.to_owned(), provider: provider.clone() });
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|_| JoinError::Made("TLS configuration"))?;
-    Ok(config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
-}
-
-/// Trusts the root whose public key the token names, if the server sends it, and then verifies as usual.
-#[derive(Debug)]
-struct Pinned {
-    ca_hash: String,
-    provider: Arc<CryptoProvider>,
-}
-
-impl Pinned {
-    fn verifier(&self, chain: &[CertificateDer<'_>]) -> Result<Arc<WebPkiServerVerifier>, rustls::Error> {
-        let root = chain
-            .iter()
-            .find(|certificate| spki_sha256(certificate).as_deref() == Some(self.ca_hash.as_str()))
-            .ok_or(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
-        let mut roots = RootCertStore::empty();
-        roots.add(root.clone().into_owned())?;
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone())
-            .build()
-            .map_err(|_| rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer))
-    }
-}
-
-/// SHA-256 of a certificate's SubjectPublicKeyInfo, hex.
-fn spki_sha256(certificate: &CertificateDer<'_>) -> Option<String> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    Some(hex::encode(ring::digest::digest(&ring::digest::SHA256, parsed.public_key().raw)))
-}
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        self.verifier(intermediates)?.verify_server_cert(end_entity, intermediates, server_name, ocsp, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -138,7 +138,7 @@ fn the_inventory_the_gates_and_the_refusals() {
     assert!(code == 6 && said.contains("rack-without-agent") && said.contains("hint:") && !said.contains("canary"), "{said}");
 
     let list = daemon.ok("hosts list");
-    assert!(list.contains("h1") && list.contains("– disabled"), "{list}");
+    assert!(list.contains("h1") && list.contains("disabled") && !list.contains('–'), "{list}");
     assert_eq!(daemon.ok("hosts list -o name"), "h1\n");
     let host: Value = serde_json::from_str(&daemon.ok("hosts show h1 -o json")).unwrap();
     assert_eq!((host["labels"]["os"].as_str(), host["refusal"].as_str()), (Some("linux"), Some("host-disabled")));
@@ -183,4 +183,187 @@ fn imports_tokens_certificates_and_the_api_as_it_is() {
     daemon.fails("agents show r9", 8);
     assert!(daemon.ok("alerts").starts_with("ALERT"));
     assert!(daemon.ok("history h1").starts_with("AT"));
+}
+
+#[test]
+fn host_sets_name_hosts_everywhere() {
+    let daemon = Daemon::start();
+    // What names its hosts itself needs no aggregator.
+    assert_eq!(daemon.ok("hosts expand n[08-10]!n09 m"), "m\nn08\nn10\n");
+    assert_eq!(daemon.ok("hosts fold r1n1 r1n2 r2n1 r2n2 -o json"), "r[1-2]n[1-2]\n");
+    assert_eq!(daemon.ok("hosts fold --last r1n1 r1n2 r2n1"), "r1n[1-2],r2n1\n");
+    assert_eq!(daemon.ok("hosts count dc[1-4]n[1-100]"), "400\n");
+    assert!(daemon.fails("hosts expand n[3-1]", 2).contains("character 3"));
+    assert!(daemon.fails("hosts expand @all", 2).contains("login"));
+    let (code, folded, _) = daemon.run_with("hosts fold -", "n3\nn1 n2,n9\n");
+    assert_eq!((code, folded.as_str()), (0, "n[1-3,9]\n"));
+
+    daemon.login();
+    for words in [
+        "zones add z1",
+        "clusters add c1 --zone z1",
+        "clusters add c2 --zone z1",
+        "racks add r1 --zone z1",
+        "racks add r2 --zone z1",
+    ] {
+        daemon.ok(words);
+    }
+    let line = |n: u32, rack: &str, cluster: &str| {
+        format!(
+            "{{\"id\":\"{rack}n{n:02}\",\"cluster\":\"{cluster}\",\"rack\":\"{rack}\",\"labels\":{{\"os\":\"v{n}\"}},\"bmc\":{{\"driver\":\"null\"}}}}\n"
+        )
+    };
+    let hosts: String = (1..=12).map(|n| line(n, "r1", "c1") + &line(n, "r2", "c2")).collect();
+    assert_eq!(daemon.run_with("hosts import -", &hosts).0, 0);
+    assert_eq!(daemon.ok("hosts list -o folded"), "r[1-2]n[01-12]\n");
+    assert_eq!(daemon.ok("hosts list @rack:r2&*n0?!r2n05 -o folded"), "r2n[01-04,06-09]\n");
+    assert_eq!(daemon.ok("hosts expand @label:os=v7"), "r1n07\nr2n07\n");
+    assert_eq!(daemon.ok("hosts count @zone:z1!@cluster:c2"), "12\n");
+    assert_eq!(
+        daemon.ok("hosts list @state:disabled --rack r1 -o csv --columns host,power --no-header").lines().nth(1),
+        Some("r1n02,disabled")
+    );
+    assert!(daemon.fails("hosts list @rack:r3", 2).contains("there is no @rack:r3"));
+    assert!(daemon.fails("power off x*", 8).contains("no host is in"));
+    let yaml = daemon.ok("hosts show r1n01 -o yaml");
+    assert!(yaml.contains("power: disabled\n") && yaml.contains("id: r1n01\n"), "{yaml}");
+
+    // Many are asked about, and nobody is there to answer.
+    for words in [
+        "hosts rm r1n[01-02]",
+        "power off @rack:r1",
+        "oobm disable host r1n[01-02]",
+        "hosts set r1n[01-02] --maintenance true",
+        "pm -0 r1n[01-02]",
+    ] {
+        assert!(daemon.fails(words, 2).contains("--yes"), "{words}");
+    }
+    daemon.ok("oobm enable host r1n[01-02]");
+    daemon.ok("hosts set r1n[01-03] --maintenance true --label rank=a --yes");
+    assert_eq!(daemon.ok("hosts list @label:rank=a -o folded"), "r1n[01-03]\n");
+    let (_, _, warned) = daemon.run("power off r1n[01-05] --yes");
+    assert!(warned.contains("in maintenance, somebody may be working on it: r1n[01-03]"), "{warned}");
+    let host = |words: &str| -> Value { serde_json::from_str(&daemon.ok(words)).unwrap() };
+    assert_eq!(
+        host("hosts set r1n01 --label rank= --label room=7 -o json")["labels"],
+        serde_json::json!({"os": "v1", "room": "7"})
+    );
+    assert_eq!(host("hosts set r1n01 --unset labels -o json")["labels"], serde_json::json!({}));
+    daemon.ok("hosts rm r2n[01-12] --yes");
+    assert_eq!(daemon.ok("hosts list -o folded"), "r1n[01-12]\n");
+    assert!(daemon.fails("hosts rm r2n01", 8).contains("r2n01"));
+}
+
+#[test]
+fn powermans_words_and_its_exit_codes() {
+    let daemon = Daemon::start();
+    daemon.login();
+    daemon.ok("zones add z1");
+    daemon.ok("clusters add c1 --zone z1");
+    daemon.ok("racks add r1 --zone z1");
+    for host in ["n1", "n2", "n10", "login1"] {
+        daemon.ok(&format!("hosts add {host} --cluster c1 --rack r1 --driver null"));
+    }
+    assert_eq!(daemon.ok("pm -l"), "login1,n[1-2,10]\n");
+    assert_eq!(daemon.ok("pm -l -x"), "login1\nn1\nn2\nn10\n");
+    let (code, said, _) = daemon.run("pm -1 n[1-3] x9 --yes");
+    assert_eq!((code, said.as_str()), (209, "No such nodes: n3,x9\n"));
+    let (code, said, _) = daemon.run("pm -q");
+    assert_eq!(code, 211, "{said}");
+    assert!(
+        said.starts_with("login1: ")
+            && said.ends_with("on:      \noff:     \nunknown: login1,n[1-2,10]\nQuery completed with errors\n"),
+        "{said}"
+    );
+    let (code, said, _) = daemon.run("pm -0 n1");
+    assert!(code == 210 && said.ends_with("(host-disabled)\nCommand completed with errors\n"), "{said}");
+    daemon.fails("pm n1", 2);
+}
+
+#[test]
+fn contexts_are_kept_apart() {
+    let daemon = Daemon::start();
+    daemon.login();
+    let token = daemon.folder.path().join("token");
+    let again = format!("login {} --token-file {} --ca-hash {} --context two", daemon.url, token.display(), daemon.ca_hash);
+    daemon.ok(&again);
+    let csv = format!("context,url,current,ca,token\ndefault,{0},no,stored,yes\ntwo,{0},yes,stored,yes\n", daemon.url);
+    assert_eq!(daemon.ok("context list -o csv"), csv);
+    daemon.ok("context use default");
+    assert_eq!(daemon.ok("context show -o name"), "default\n");
+    assert_eq!(daemon.ok("context show two -o name"), "two\n");
+    daemon.ok("context rm default");
+    assert!(daemon.fails("summary", 2).contains("login"), "none is in use");
+    daemon.ok("--context two summary");
+    assert!(daemon.fails("context rm default", 2).contains("no context"));
+    let credentials = daemon.folder.path().join("config/credentials.toml");
+    let secret = std::fs::read_to_string(&token).unwrap();
+    assert_eq!(std::fs::read_to_string(&credentials).unwrap().matches(secret.trim()).count(), 1);
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    std::fs::set_permissions(&credentials, open).unwrap();
+    assert!(daemon.fails("--context two summary", 2).contains("chmod 600"));
+}
+
+#[test]
+fn problems_are_documents_where_documents_are_asked_for() {
+    let daemon = Daemon::start();
+    daemon.login();
+    let (code, said, _) = daemon.run("api GET /v1/hosts/h9 -o json");
+    let problem: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, problem["code"].as_str(), problem["status"].as_u64()), (8, Some("not-found"), Some(404)));
+    let (code, said, complaint) = daemon.run("api GET /v1/hosts/h9");
+    assert!(code == 8 && said.is_empty() && complaint.contains("[not-found]"), "{complaint}");
+}
+
+/// Runs a shell's own program on a text.
+fn shell(program: &str, words: &[&str], script: &str) -> (bool, String) {
+    let mut child =
+        Command::new(program).args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+}
+
+fn picketctl(words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_picketctl")).args(words).stdin(Stdio::null()).output().unwrap()
+}
+
+#[test]
+fn shells_can_complete() {
+    let script = |shell: &str| String::from_utf8(picketctl(&["completion", shell]).stdout).unwrap();
+    let bash = script("bash");
+    assert_eq!(shell("bash", &["-n"], &bash), (true, String::new()));
+    let ask = |words: &str, word: usize| {
+        let words = format!(
+            "{bash}\nCOMP_WORDS=({words}); COMP_CWORD={word}; \
+             _picketctl picketctl \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD-1]}}\"; echo \"${{COMPREPLY[@]}}\"\n"
+        );
+        shell("bash", &[], &words).1
+    };
+    assert_eq!(ask("picketctl pow", 1).trim(), "power");
+    assert!(ask("picketctl power ''", 2).contains("on off soft cycle reset status diag"));
+    assert!(ask("picketctl hosts list -o ''", 4).contains("folded"));
+    assert!(script("zsh").starts_with("#compdef picketctl") && script("fish").contains("complete -c picketctl"));
+}
+
+#[test]
+fn manual_pages_come_out_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = picketctl(&["man", &dir.path().join("man1").to_string_lossy()]);
+    assert!(made.status.success());
+    let mut pages: Vec<_> = std::fs::read_dir(dir.path().join("man1")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    pages.sort();
+    let names: Vec<_> = pages.iter().map(|page| page.file_name().unwrap().to_string_lossy().into_owned()).collect();
+    for wanted in ["picketctl.1", "picketctl-power.1", "picketctl-hosts.1", "picketctl-hosts-fold.1"] {
+        assert!(names.iter().any(|name| name == wanted), "{wanted}: {names:?}");
+    }
+    let power = std::fs::read_to_string(dir.path().join("man1/picketctl-power.1")).unwrap();
+    assert!(power.contains(".TH") && power.contains("host sets"), "{power}");
+    // man-db complains of what groff does not understand.
+    let mut man = Command::new("man");
+    let man = man.args(["--warnings", "-l"]).args(&pages).env("MANPAGER", "cat").env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
+    let shown = man.output().expect("man-db is there");
+    let complaints = String::from_utf8_lossy(&shown.stderr).into_owned();
+    assert!(shown.status.success() && complaints.is_empty(), "{complaints}");
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("Exit codes"));
 }

@@ -14,6 +14,7 @@ pub mod facts;
 pub mod hostset;
 pub mod id;
 pub mod join;
+pub mod pin;
 pub mod power;
 pub mod seal;
 pub mod secret;

@@ -40,8 +40,8 @@ const PURE_CRATES: [&str; 20] = [
     "zeroize",
 ];
 
-/// What `common` may name besides.
-const COMMON_CRATES: [&str; 7] = ["hpke", "postcard", "rand_core", "ring", "strsim", "toml", "uuid"];
+/// What `common` may name besides; of `rustls` and `x509_parser` it takes the judging of certificates, no connection.
+const COMMON_CRATES: [&str; 9] = ["hpke", "postcard", "rand_core", "ring", "rustls", "strsim", "toml", "uuid", "x509_parser"];
 
 /// What no pure code may name, wherever it comes from: sockets, files, processes, threads, clocks, randomness.
 const WORLD: [&str; 18] = [

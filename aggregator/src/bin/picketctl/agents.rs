@@ -14,19 +14,25 @@ use crate::Ended;
 use crate::cli::{AgentCommand, ConsumerCommand};
 use crate::client::{Client, typed};
 use crate::failure::Failure;
-use crate::output::{Column, Output, age, column, maybe, print, yes_no};
+use crate::output::{Column, Output, column, maybe, maybe_age, print, shaped, yes_no};
 use crate::places::without_null;
 use crate::sight;
 
 const AGENTS: &[Column<Agent>] = &[
     column("AGENT", |a, _| (&a.id).into()),
     column("RACK", |a, _| (&a.rack).into()),
-    column("CONNECTED", |a, _| if a.connected { "● yes".into() } else { "▲ no".into() }),
-    column("SEEN", |a, look| a.last_seen.map_or_else(|| "-".into(), |seen| age(seen, look))),
+    column("CONNECTED", |a, _| if a.connected { shaped('●', "yes") } else { shaped('▲', "no") }),
+    column("SEEN", |a, look| maybe_age(a.last_seen, look)),
     column("VERSION", |a, _| maybe(a.version.as_ref())),
     column("OUTBOX", |a, _| a.outbox.into()),
     column("HOSTS", |a, _| a.hosts.into()),
     column("UP-TO-DATE", |a, _| yes_no(a.up_to_date)),
+];
+
+const TOKENS: &[Column<JoinToken>] = &[
+    column("AGENT", |t, _| (&t.agent).into()),
+    column("EXPIRES", |t, _| sight::seconds(t.expires_at).into()),
+    column("COMMAND", |t, _| (&t.command).into()),
 ];
 
 /// `agents …`.
@@ -45,7 +51,7 @@ pub async fn agents(client: &Client, out: &Output, command: AgentCommand) -> End
                 eprintln!("Paste this on the rack's controller before {} (it works once):", sight::seconds(token.expires_at));
                 print(&format!("{}\n", token.command))?;
             } else {
-                out.one::<JoinToken>(&made, &[], "token")?;
+                out.one(&made, TOKENS, "token")?;
             }
         }
     }
@@ -64,6 +70,15 @@ async fn make_rack(client: &Client, rack: &RackId, zone: &ZoneId) -> Result<(), 
         Err(failure) => Err(failure),
     }
 }
+
+const FILES: &[Column<serde_json::Value>] = &[
+    column("NAME", |f, _| f["name"].as_str().unwrap_or_default().into()),
+    column("CERTIFICATE", |f, _| f["certificate"].as_str().unwrap_or_default().into()),
+    column("PRIVATE-KEY", |f, _| f["private_key"].as_str().unwrap_or_default().into()),
+    column("CA", |f, _| f["ca"].as_str().unwrap_or_default().into()),
+    column("MQTT", |f, _| f["mqtt"].as_str().unwrap_or_default().into()),
+    column("EXPIRES", |f, _| f["expires_at"].as_str().unwrap_or_default().into()),
+];
 
 /// `consumers …`.
 pub async fn consumers(client: &Client, out: &Output, command: ConsumerCommand) -> Ended {
@@ -90,7 +105,7 @@ pub async fn consumers(client: &Client, out: &Output, command: ConsumerCommand) 
         let files = [path("pem"), path("key"), dir.join("ca.pem")];
         print(&files.iter().map(|file| format!("{}\n", file.display())).collect::<String>())?;
     } else {
-        out.one::<serde_json::Value>(&shown, &[], "name")?;
+        out.one(&shown, FILES, "name")?;
     }
     Ok(0)
 }

@@ -78,7 +78,7 @@ fn target_in(dir: &Path, global: &Global) -> Result<Target, Failure> {
     let name = global.context.clone().or_else(|| config.current.clone()).unwrap_or_else(|| DEFAULT_CONTEXT.into());
     let stored = config.contexts.get(&name).cloned();
     if global.context.is_some() && stored.is_none() {
-        return Err(Failure::Usage(format!("there is no context {name:?}; `picketctl login` makes one")));
+        return Err(no_context(&name));
     }
     let url = match (&global.url, &stored) {
         (Some(url), _) => url.clone(),
@@ -98,6 +98,11 @@ fn target_in(dir: &Path, global: &Global) -> Result<Target, Failure> {
         None => None,
     };
     Ok(Target { url: trimmed(&url).to_owned(), ca_pem, token })
+}
+
+/// A context that is not there.
+pub fn no_context(name: &str) -> Failure {
+    Failure::Usage(format!("there is no context {name:?}; `picketctl context list` shows them, `picketctl login` makes one"))
 }
 
 fn trimmed(url: &str) -> &str {
@@ -142,12 +147,47 @@ fn store_in(dir: &Path, name: &str, context: Context, token: &Secret<String>) ->
     config.current = Some(name.to_owned());
     config.contexts.insert(name.to_owned(), context);
     credentials.tokens.insert(name.to_owned(), token.clone());
-    let config = toml::to_string(&config).map_err(|error| Failure::Local(error.to_string()))?;
-    let shown: BTreeMap<_, _> = credentials.tokens.iter().map(|(name, token)| (name, token.expose())).collect();
-    let tokens = toml::to_string(&BTreeMap::from([("tokens", shown)])).map_err(|error| Failure::Local(error.to_string()))?;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| local(dir, &error))?;
-    write(&dir.join("credentials.toml"), &zeroize::Zeroizing::new(tokens), 0o600)?;
-    write(&dir.join("config.toml"), &config, 0o644)
+    write_credentials(dir, &credentials)?;
+    write_config(dir, &config)
+}
+
+/// All logins, and the names of those with a token.
+pub fn stored(dir: &Path) -> Result<(Config, Vec<String>), Failure> {
+    Ok((read(&dir.join("config.toml"))?, credentials(dir)?.tokens.into_keys().collect()))
+}
+
+/// Makes a login the one that is used when none is named.
+pub fn choose(dir: &Path, name: &str) -> Result<(), Failure> {
+    let mut config: Config = read(&dir.join("config.toml"))?;
+    if !config.contexts.contains_key(name) {
+        return Err(no_context(name));
+    }
+    config.current = Some(name.to_owned());
+    write_config(dir, &config)
+}
+
+/// Forgets a login: its token first, so that none is left without a place.
+pub fn forget(dir: &Path, name: &str) -> Result<(), Failure> {
+    let mut config: Config = read(&dir.join("config.toml"))?;
+    config.contexts.remove(name).ok_or_else(|| no_context(name))?;
+    config.current.take_if(|current| current == name);
+    let mut credentials = credentials(dir)?;
+    if credentials.tokens.remove(name).is_some() {
+        write_credentials(dir, &credentials)?;
+    }
+    write_config(dir, &config)
+}
+
+fn write_config(dir: &Path, config: &Config) -> Result<(), Failure> {
+    let text = toml::to_string(config).map_err(|error| Failure::Local(error.to_string()))?;
+    write(&dir.join("config.toml"), &text, 0o644)
+}
+
+fn write_credentials(dir: &Path, credentials: &Credentials) -> Result<(), Failure> {
+    let shown: BTreeMap<_, _> = credentials.tokens.iter().map(|(name, token)| (name, token.expose())).collect();
+    let text = toml::to_string(&BTreeMap::from([("tokens", shown)])).map_err(|error| Failure::Local(error.to_string()))?;
+    write(&dir.join("credentials.toml"), &zeroize::Zeroizing::new(text), 0o600)
 }
 
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
@@ -198,6 +238,23 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         fs::write(&path, "[tokens]\none = 'pkt_secret\n").unwrap();
         assert!(!target(&Global::default()).unwrap_err().to_string().contains("pkt_secret"));
+    }
+
+    #[test]
+    fn logins_are_chosen_and_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        for name in ["one", "two"] {
+            store_in(dir, name, Context { url: format!("https://{name}"), ca: None }, &secret("pkt_x")).unwrap();
+        }
+        choose(dir, "one").unwrap();
+        assert_eq!(target_in(dir, &Global::default()).unwrap().url, "https://one");
+        assert!(choose(dir, "three").unwrap_err().to_string().contains("no context \"three\""));
+        forget(dir, "one").unwrap();
+        let (config, tokens) = stored(dir).unwrap();
+        assert_eq!((config.current, config.contexts.len(), tokens), (None, 1, vec!["two".to_owned()]));
+        assert!(!fs::read_to_string(dir.join("credentials.toml")).unwrap().contains("one"));
+        assert!(forget(dir, "one").is_err());
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub enum Failure {
     NoAnswer(String),
     /// Waited long enough; what became of it is not known.
     TimedOut(String),
+    /// A host set without a host.
+    Nobody(String),
     /// Something on this machine: a file, a terminal.
     Local(String),
 }
@@ -53,6 +55,7 @@ impl Failure {
             },
             Self::Unreachable(_) | Self::NoAnswer(_) => UNREACHABLE,
             Self::TimedOut(_) => UNKNOWN,
+            Self::Nobody(_) => NOT_FOUND,
             Self::Local(_) => NONE_SUCCEEDED,
         }
     }
@@ -63,6 +66,7 @@ impl Failure {
             Self::Problem(problem) => format!("{} ({})", problem.detail, problem.code),
             Self::Unreachable(text) | Self::NoAnswer(text) => text.clone(),
             Self::Usage(text) | Self::TimedOut(text) | Self::Local(text) => text.clone(),
+            Self::Nobody(_) => self.to_string(),
         }
     }
 
@@ -71,7 +75,7 @@ impl Failure {
         match self {
             Self::Unreachable(_) | Self::NoAnswer(_) => true,
             Self::Problem(problem) => problem.status >= 500 || problem.status == 429,
-            Self::Usage(_) | Self::TimedOut(_) | Self::Local(_) => false,
+            Self::Usage(_) | Self::TimedOut(_) | Self::Nobody(_) | Self::Local(_) => false,
         }
     }
 }
@@ -94,6 +98,7 @@ impl fmt::Display for Failure {
             }
             Self::Unreachable(text) => write!(f, "the aggregator cannot be reached: {text}"),
             Self::NoAnswer(text) => write!(f, "the aggregator gave no answer: {text}"),
+            Self::Nobody(set) => write!(f, "no host is in {set:?}"),
             Self::Usage(text) | Self::TimedOut(text) | Self::Local(text) => f.write_str(text),
         }
     }

@@ -1,23 +1,27 @@
 //! Hosts and their BMCs' settings. A password is read, sent and forgotten.
 
-use std::io::Read;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use picket_common::api::Host;
+use picket_common::hostset::{fold, fold_last, in_natural_order, natural_order};
 use picket_common::id::HostId;
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::Ended;
-use crate::cli::{HostCommand, HostFilter, HostSettings};
+use crate::cli::{HostCommand, HostFilter, HostSettings, Unset};
 use crate::client::{Call, Client};
-use crate::failure::{Failure, NONE_SUCCEEDED, SOME_FAILED};
-use crate::hostset;
+use crate::confirm::confirm;
+use crate::failure::{Failure, NONE_SUCCEEDED, SOME_FAILED, over_all};
 use crate::output::{Column, Output, age, column, maybe, power, print, wide, yes_no};
-use crate::places::{removed, without_null};
+use crate::places::without_null;
+use crate::progress::Progress;
 use crate::secret_input;
+use crate::select::{self, Known, named};
 
 const HOSTS: &[Column<Host>] = &[
     column("HOST", |h, _| (&h.id).into()),
@@ -42,35 +46,60 @@ fn with_port(address: &str, port: Option<u16>) -> String {
     port.map_or_else(|| address.to_owned(), |port| format!("{address}:{port}"))
 }
 
-/// `hosts …`.
-pub async fn hosts(client: &Client, out: &Output, command: HostCommand) -> Ended {
+/// Hosts asked for at the same time.
+const AT_ONCE: usize = 16;
+
+/// `hosts …`. What needs no aggregator takes none.
+pub async fn hosts(client: Result<Client, Failure>, out: &Output, command: HostCommand) -> Ended {
     match command {
         HostCommand::Add { id, cluster, rack, settings } => {
-            let mut body = changes(&settings, prompted(&settings)?)?;
+            let mut body = given(&settings, prompted(&settings)?)?;
             body.insert("cluster".into(), json!(cluster));
             body.insert("rack".into(), json!(rack));
-            add(client, out, &id, body).await?;
+            add(&client?, out, &id, body).await.map(|()| 0)
         }
-        HostCommand::List(filter) => out.list(&list(client, filter).await?, HOSTS, "id")?,
-        HostCommand::Show { id } => out.one(&client.one(&format!("/v1/hosts/{id}")).await?, HOSTS, "id")?,
-        HostCommand::Set { id, cluster, rack, settings } => {
-            let mut body = changes(&settings, None)?;
+        HostCommand::List { hosts, filter } => {
+            out.list(&list(&client?, &hosts, filter).await?, HOSTS, "id")?;
+            Ok(0)
+        }
+        HostCommand::Show { hosts } => show(&client?, out, &hosts).await,
+        HostCommand::Set { hosts, cluster, rack, settings, unset, yes } => {
+            let mut body = given(&settings, None)?;
             body.extend(cluster.map(|cluster| ("cluster".to_owned(), json!(cluster))));
             body.extend(rack.map(|rack| ("rack".to_owned(), json!(rack))));
-            if body.is_empty() {
-                return Err(Failure::Usage("nothing to set; see `picketctl hosts set --help`".into()));
-            }
-            let changed = client.json(Method::PATCH, &format!("/v1/hosts/{id}"), Some(&Value::Object(body))).await?;
-            out.one(&changed, HOSTS, "id")?;
+            set(&client?, out, &hosts, &Change { body, settings: *settings, unset }, yes).await
         }
-        HostCommand::Rm { id } => removed(client, &format!("/v1/hosts/{id}")).await?,
-        HostCommand::Import { file } => return import(client, out, &file).await,
+        HostCommand::Rm { hosts, yes } => rm(&client?, &hosts, yes).await,
+        HostCommand::Import { file } => import(&client?, out, &file).await,
         HostCommand::Expand { hosts } => {
-            let names = named(&hosts)?;
-            print(&names.iter().map(|name| format!("{name}\n")).collect::<String>())?;
+            let hosts = resolved(client, &hosts).await?;
+            let rows: Vec<Value> = in_natural_order(&hosts).iter().map(|host| json!({ "id": host })).collect();
+            if out.is_table() { print(&names(&rows)) } else { out.list(&rows, NAMES, "id") }?;
+            Ok(0)
+        }
+        HostCommand::Fold { hosts, last } => {
+            let hosts = resolved(client, &hosts).await?;
+            print(&format!("{}\n", if last { fold_last(&hosts) } else { fold(&hosts) }))?;
+            Ok(0)
+        }
+        HostCommand::Count { hosts } => {
+            print(&format!("{}\n", resolved(client, &hosts).await?.len()))?;
+            Ok(0)
         }
     }
-    Ok(0)
+}
+
+const NAMES: &[Column<Value>] = &[column("HOST", |v, _| v["id"].as_str().unwrap_or_default().into())];
+
+fn names(rows: &[Value]) -> String {
+    rows.iter().map(|row| format!("{}\n", row["id"].as_str().unwrap_or_default())).collect()
+}
+
+/// The hosts of a set, perhaps none; an aggregator is asked only for groups and wildcards.
+async fn resolved(client: Result<Client, Failure>, words: &[String]) -> Result<BTreeSet<HostId>, Failure> {
+    let set = select::read(words)?;
+    let known = if set.groups().is_empty() { Known::default() } else { select::known(&client?, &set).await? };
+    select::resolved(&set, &known)
 }
 
 /// Makes a host that is not there yet: replacing one by a slip of the finger would forget its settings.
@@ -84,24 +113,150 @@ async fn add(client: &Client, out: &Output, id: &HostId, body: Map<String, Value
     out.one(&client.json(Method::PUT, &path, Some(&Value::Object(body))).await?, HOSTS, "id")
 }
 
-async fn list(client: &Client, filter: HostFilter) -> Result<Vec<Value>, Failure> {
+async fn list(client: &Client, words: &[String], filter: HostFilter) -> Result<Vec<Value>, Failure> {
     let query = [
         ("zone", filter.zone.map(|id| id.to_string())),
         ("cluster", filter.cluster.map(|id| id.to_string())),
         ("rack", filter.rack.map(|id| id.to_string())),
         ("state", filter.state),
     ];
-    client.all("/v1/hosts", &query, usize::MAX).await
+    let mut hosts = client.all("/v1/hosts", &query, usize::MAX).await?;
+    if !words.is_empty() {
+        let set = select::read(words)?;
+        let wanted = select::resolved(&set, &select::known(client, &set).await?)?;
+        hosts.retain(|host| host["id"].as_str().is_some_and(|id| wanted.contains(id)));
+    }
+    let name = |host: &Value| host["id"].as_str().unwrap_or_default().to_owned();
+    hosts.sort_by(|left, right| natural_order(&name(left), &name(right)));
+    Ok(hosts)
 }
 
-/// The hosts that words of the command line name.
-pub fn named(words: &[String]) -> Result<Vec<HostId>, Failure> {
-    let stdin = || {
-        let mut text = String::new();
-        std::io::stdin().lock().take(16 << 20).read_to_string(&mut text).map_err(|error| format!("stdin: {error}"))?;
-        Ok(text)
+/// Asks for each host; what fails is told on stderr.
+async fn each<'a, F: Future<Output = Result<Value, Failure>>>(
+    hosts: &'a [HostId],
+    ask: impl Fn(&'a HostId) -> F,
+) -> (Vec<Value>, Vec<u8>) {
+    let progress = Progress::new(hosts.len());
+    let asked = stream::iter(hosts).map(|host| {
+        let (answer, progress) = (ask(host), &progress);
+        async move {
+            let answer = answer.await;
+            progress.step(answer.is_ok());
+            (host, answer)
+        }
+    });
+    let answers: Vec<_> = asked.buffered(AT_ONCE).collect().await;
+    drop(progress);
+    let (mut done, mut codes) = (Vec::new(), Vec::new());
+    for (host, answer) in answers {
+        codes.push(answer.as_ref().map_or_else(Failure::exit_code, |_| 0));
+        match answer {
+            Ok(value) => done.push(value),
+            Err(failure) if hosts.len() == 1 => eprintln!("picketctl: {failure}"),
+            Err(failure) => eprintln!("{host}: {failure}"),
+        }
+    }
+    (done, codes)
+}
+
+/// One in full, several as a list.
+fn shown(out: &Output, hosts: &[Value], asked: usize) -> Result<(), Failure> {
+    match hosts {
+        [host] if asked == 1 => out.one(host, HOSTS, "id"),
+        [] => Ok(()),
+        hosts => out.list(hosts, HOSTS, "id"),
+    }
+}
+
+async fn show(client: &Client, out: &Output, words: &[String]) -> Ended {
+    let hosts = named(client, words).await?;
+    let (found, codes) = each(&hosts, |host| async move { client.one(&format!("/v1/hosts/{host}")).await }).await;
+    shown(out, &found, hosts.len())?;
+    Ok(over_all(&codes))
+}
+
+/// What `hosts set` changes.
+struct Change {
+    body: Map<String, Value>,
+    settings: HostSettings,
+    unset: Vec<Unset>,
+}
+
+impl Change {
+    fn unsets(&self, field: Unset) -> bool {
+        self.unset.contains(&field)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.body.is_empty() && self.unset.is_empty()
+    }
+
+    /// Whether what a host has now decides what is sent: single options and labels are changed within the whole.
+    fn needs_the_host(&self) -> bool {
+        !self.settings.options.is_empty() || !self.settings.labels.is_empty()
+    }
+
+    /// The body of the change for a host as it is now.
+    fn body(&self, host: &Value) -> Value {
+        let mut body = Value::Object(self.body.clone());
+        let changes_options = self.unsets(Unset::Options) || !self.settings.options.is_empty();
+        if changes_options {
+            let before = if self.unsets(Unset::Options) { &Value::Null } else { &host["bmc"]["options"] };
+            body["bmc"]["options"] = changed(before, &self.settings.options);
+        }
+        if self.unsets(Unset::Labels) || !self.settings.labels.is_empty() {
+            let before = if self.unsets(Unset::Labels) { &Value::Null } else { &host["labels"] };
+            body["labels"] = changed(before, &self.settings.labels);
+        }
+        if self.unsets(Unset::Port) {
+            body["bmc"]["port"] = Value::Null;
+        }
+        if self.unsets(Unset::PollInterval) {
+            body["poll_interval"] = Value::Null;
+        }
+        body
+    }
+}
+
+/// A map after `key=value` and `key=`.
+fn changed(before: &Value, pairs: &[(String, String)]) -> Value {
+    let mut map = before.as_object().cloned().unwrap_or_default();
+    for (key, value) in pairs {
+        if value.is_empty() {
+            map.remove(key);
+        } else {
+            map.insert(key.clone(), json!(value));
+        }
+    }
+    Value::Object(map)
+}
+
+async fn set(client: &Client, out: &Output, words: &[String], change: &Change, yes: bool) -> Ended {
+    if change.is_empty() {
+        return Err(Failure::Usage("nothing to set; see `picketctl hosts set --help`".into()));
+    }
+    let hosts = named(client, words).await?;
+    confirm(client, "Change", &hosts, yes).await?;
+    let changed = |host| async move {
+        let path = format!("/v1/hosts/{host}");
+        let before = if change.needs_the_host() { client.one(&path).await? } else { Value::Null };
+        client.json(Method::PATCH, &path, Some(&change.body(&before))).await
     };
-    hostset::expand(words, stdin).map_err(Failure::Usage)
+    let (done, codes) = each(&hosts, changed).await;
+    shown(out, &done, hosts.len())?;
+    Ok(over_all(&codes))
+}
+
+async fn rm(client: &Client, words: &[String], yes: bool) -> Ended {
+    let hosts = named(client, words).await?;
+    confirm(client, "Remove", &hosts, yes).await?;
+    let removed = |host| async move { client.json(Method::DELETE, &format!("/v1/hosts/{host}"), None).await.map(|_| json!(host)) };
+    let (done, codes) = each(&hosts, removed).await;
+    let done: BTreeSet<HostId> = done.iter().filter_map(|host| host.as_str()?.parse().ok()).collect();
+    if !done.is_empty() {
+        eprintln!("removed {}", fold(&done));
+    }
+    Ok(over_all(&codes))
 }
 
 type Password = picket_common::secret::Secret<String>;
@@ -116,16 +271,14 @@ fn prompted(settings: &HostSettings) -> Result<Option<Password>, Failure> {
     }
 }
 
-/// The body's fields for what is given.
-fn changes(settings: &HostSettings, prompted: Option<Password>) -> Result<Map<String, Value>, Failure> {
+/// The body's fields for what is given, a new host's maps as a whole.
+fn given(settings: &HostSettings, prompted: Option<Password>) -> Result<Map<String, Value>, Failure> {
     let password = match &settings.password_file {
         Some(path) => Some(secret_input::from_file(path)?),
         None if settings.password_stdin => Some(secret_input::from_stdin()?),
         None => prompted,
     };
-    let map = |pairs: &[(String, String)]| {
-        (!pairs.is_empty()).then(|| pairs.iter().cloned().collect::<std::collections::BTreeMap<_, _>>())
-    };
+    let map = |pairs: &[(String, String)]| (!pairs.is_empty()).then(|| changed(&Value::Null, pairs));
     let bmc = without_null(json!({
         "driver": settings.driver,
         "address": settings.address,
@@ -234,30 +387,54 @@ r07n02  ■ off (stale)  30m    reachable   z1    c1       r07
 r07n03  ▲ unknown      30m    reachable   z1    c1       r07
 r07n04  – disabled     30m    reachable   z1    c1       r07
 ";
-        assert_eq!(shown(&at(Format::Table, false), &fleet(), HOSTS, false), wanted);
-        let one = shown(&at(Format::Table, false), &fleet()[..1], HOSTS, true);
+        assert_eq!(shown(&at(Format::Table, true), &fleet(), HOSTS, false), wanted);
+        let one = shown(&at(Format::Table, true), &fleet()[..1], HOSTS, true);
         assert!(
             one.starts_with("HOST         r07n01\nPOWER        ● on\n") && one.contains("ADDRESS      10.0.0.1:6230\n"),
             "{one}"
         );
-        assert!(shown(&at(Format::Table, true), &fleet()[..1], HOSTS, false).contains("\u{1b}["));
         assert_eq!(shown(&at(Format::Name, false), &fleet()[..2], HOSTS, false), "r07n01\nr07n02\n");
         let json: Value = serde_json::from_str(&shown(&at(Format::Json, false), &fleet(), HOSTS, false)).unwrap();
         assert_eq!(json[0]["later"], 1, "what a newer aggregator adds is passed on");
         assert_eq!(shown(&at(Format::Jsonl, false), &fleet(), HOSTS, false).lines().count(), 4);
+        let csv = "\
+host,power,since,management,zone,cluster,rack,agent,driver,address,user,password,oobm,refusal,maintenance,error
+r07n02,off,2026-01-01T00:00:00Z,reachable,z1,c1,r07,r07,ipmi,10.0.0.1:6230,admin,yes,yes,,no,
+";
+        assert_eq!(shown(&at(Format::Csv, true), &fleet()[1..2], HOSTS, false), csv);
     }
 
     #[test]
     fn only_what_is_given_is_sent() {
-        assert!(changes(&HostSettings::default(), None).unwrap().is_empty());
+        assert!(given(&HostSettings::default(), None).unwrap().is_empty());
         let settings = HostSettings {
             address: Some("10.0.0.1".into()),
             options: vec![("k".into(), "v".into())],
             maintenance: Some(false),
             ..HostSettings::default()
         };
-        let body = Value::Object(changes(&settings, None).unwrap());
+        let body = Value::Object(given(&settings, None).unwrap());
         assert_eq!(body, json!({"bmc": {"address": "10.0.0.1", "options": {"k": "v"}}, "maintenance": false}));
+    }
+
+    #[test]
+    fn what_a_host_has_is_changed_and_cleared() {
+        let host = json!({"bmc": {"options": {"a": "1", "b": "2"}, "port": 7}, "labels": {"os": "linux"}});
+        let change = |pairs: &str, unset: &[Unset]| {
+            let options = pairs.split_whitespace().filter_map(|pair| pair.split_once('='));
+            let options = options.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+            let settings = HostSettings { options, ..HostSettings::default() };
+            let body = given(&settings, None).unwrap();
+            Change { body, settings, unset: unset.to_vec() }.body(&host)
+        };
+        for (pairs, unset, wanted) in [
+            ("a= c=3", &[][..], json!({"bmc": {"options": {"b": "2", "c": "3"}}})),
+            ("c=3", &[Unset::Options], json!({"bmc": {"options": {"c": "3"}}})),
+            ("", &[Unset::Options, Unset::Port], json!({"bmc": {"options": {}, "port": null}})),
+            ("", &[Unset::Labels, Unset::PollInterval], json!({"labels": {}, "poll_interval": null})),
+        ] {
+            assert_eq!(change(pairs, unset), wanted, "{pairs} {unset:?}");
+        }
     }
 
     #[test]

@@ -1,17 +1,12 @@
 //! `login`: finds out whether the aggregator is the right one and the token good, and only then stores both.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use sha2::{Digest, Sha256};
+use picket_common::pin::PinnedRoot;
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::Ended;
 use crate::cli::Login;
@@ -56,17 +51,16 @@ async fn fetch_ca(url: &str, hash: &str) -> Result<String, Failure> {
     let host = host.ok_or_else(|| Failure::Usage("--ca-hash needs an https:// URL".into()))?;
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let port = parsed.port_or_known_default().unwrap_or(443);
-    let pinned = Arc::new(Pinned { hash, found: Mutex::new(None) });
-    let handshake = tokio::time::timeout(HANDSHAKE, handshake(host, port, Arc::clone(&pinned)));
+    let pinned = PinnedRoot::new(&hash);
+    let handshake = tokio::time::timeout(HANDSHAKE, handshake(host, port, &pinned));
     handshake.await.map_err(|_| Failure::Unreachable("no TLS handshake within 10 s".into()))??;
-    let found = pinned.found.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let der = found.ok_or_else(|| Failure::Unreachable("it sent no certificate".into()))?;
+    let der = pinned.found().ok_or_else(|| Failure::Unreachable("it sent no certificate".into()))?;
     Ok(pem(&der))
 }
 
-async fn handshake(host: String, port: u16, pinned: Arc<Pinned>) -> Result<(), Failure> {
+async fn handshake(host: String, port: u16, pinned: &Arc<PinnedRoot>) -> Result<(), Failure> {
     let unreachable = |error: std::io::Error| Failure::Unreachable(error.to_string());
-    let config = ClientConfig::builder().dangerous().with_custom_certificate_verifier(pinned).with_no_client_auth();
+    let config = pinned.client_config().map_err(|error| Failure::Local(format!("TLS: {error}")))?;
     let name = ServerName::try_from(host.clone()).map_err(|_| Failure::Usage(format!("{host:?} is not a host name")))?;
     let stream = TcpStream::connect((host, port)).await.map_err(unreachable)?;
     TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(unreachable)?;
@@ -84,68 +78,4 @@ fn pem(der: &[u8]) -> String {
         pem.push(character);
     }
     pem + "\n-----END CERTIFICATE-----\n"
-}
-
-/// Trusts the one root whose key has the hash, and what follows from it by the ordinary rules.
-#[derive(Debug)]
-struct Pinned {
-    hash: String,
-    found: Mutex<Option<Vec<u8>>>,
-}
-
-impl Pinned {
-    fn is_root(&self, certificate: &CertificateDer<'_>) -> bool {
-        X509Certificate::from_der(certificate)
-            .is_ok_and(|(_, parsed)| hex::encode(Sha256::digest(parsed.public_key().raw)) == self.hash)
-    }
-}
-
-fn provider() -> Arc<CryptoProvider> {
-    CryptoProvider::get_default().map_or_else(|| Arc::new(rustls::crypto::ring::default_provider()), Arc::clone)
-}
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let root = intermediates.iter().find(|certificate| self.is_root(certificate));
-        let root = root.ok_or_else(|| rustls::Error::General("the CA's key does not have the given hash".into()))?;
-        let mut roots = RootCertStore::empty();
-        roots.add(root.clone().into_owned())?;
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
-            .build()
-            .map_err(|error| rustls::Error::General(error.to_string()))?;
-        let verified = verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
-        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(root.to_vec());
-        Ok(verified)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, &algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, &algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -4,16 +4,22 @@ mod agents;
 mod cli;
 mod client;
 mod config;
+mod confirm;
+mod context;
 mod events;
 mod failure;
 mod hosts;
-mod hostset;
 mod login;
 mod op;
+mod orders;
 mod output;
 mod places;
+mod pm;
 mod power;
+mod program;
+mod progress;
 mod secret_input;
+mod select;
 mod sight;
 
 use std::process::ExitCode;
@@ -49,26 +55,27 @@ fn report(failure: &Failure) -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Ended {
-    let out = Output::new(cli.global.output);
-    if let Command::Login(login) = &cli.command {
-        return login::login(login, cli.global.context.as_deref()).await;
-    }
-    let client = Client::new(&config::target(&cli.global)?)?;
+    let out = Output::new(&cli.global);
+    let client = || Client::new(&config::target(&cli.global)?);
     match cli.command {
-        Command::Login(_) => Ok(0),
-        Command::Zones(command) => places::zones(&client, &out, command).await,
-        Command::Clusters(command) => places::clusters(&client, &out, command).await,
-        Command::Racks(command) => places::racks(&client, &out, command).await,
-        Command::Hosts(command) => hosts::hosts(&client, &out, command).await,
-        Command::Oobm(command) => power::oobm(&client, &out, command).await,
-        Command::Power(command) => power::power(&client, &out, command).await,
-        Command::Op(command) => op::op(&client, &out, command).await,
-        Command::Agents(command) => agents::agents(&client, &out, command).await,
-        Command::Consumers(command) => agents::consumers(&client, &out, command).await,
-        Command::Alerts(command) => sight::alerts(&client, &out, command).await,
-        Command::Events(command) => events::events(&client, &out, command).await,
-        Command::History(command) => sight::history(&client, &out, &command).await,
-        Command::Summary => sight::summary(&client, &out).await,
-        Command::Api(command) => sight::api(&client, command).await,
+        Command::Login(command) => login::login(&command, cli.global.context.as_deref()).await,
+        Command::Context(command) => context::context(&out, command),
+        Command::Zones(command) => places::zones(&client()?, &out, command).await,
+        Command::Clusters(command) => places::clusters(&client()?, &out, command).await,
+        Command::Racks(command) => places::racks(&client()?, &out, command).await,
+        Command::Hosts(command) => hosts::hosts(client(), &out, command).await,
+        Command::Oobm(command) => power::oobm(&client()?, &out, command).await,
+        Command::Power(command) => power::power(&client()?, &out, command).await,
+        Command::Pm(command) => pm::pm(&client()?, command).await,
+        Command::Op(command) => op::op(&client()?, &out, command).await,
+        Command::Agents(command) => agents::agents(&client()?, &out, command).await,
+        Command::Consumers(command) => agents::consumers(&client()?, &out, command).await,
+        Command::Alerts(command) => sight::alerts(&client()?, &out, command).await,
+        Command::Events(command) => events::events(&client()?, &out, command).await,
+        Command::History(command) => sight::history(&client()?, &out, &command).await,
+        Command::Summary => sight::summary(&client()?, &out).await,
+        Command::Api(command) => sight::api(&client()?, &out, command).await,
+        Command::Completion { shell } => program::completion(shell),
+        Command::Man(command) => program::man(&command),
     }
 }

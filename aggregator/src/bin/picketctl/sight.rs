@@ -1,7 +1,7 @@
 //! What there is to see: alerts, histories, the summary, and the API as it is.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -15,11 +15,11 @@ use crate::Ended;
 use crate::cli::{Alerts, ApiArgs, HistoryArgs};
 use crate::client::{Call, Client, typed};
 use crate::failure::Failure;
-use crate::output::{Column, Output, age, column, maybe};
+use crate::output::{Column, Output, age, column, maybe, print, shaped};
 
 const ALERTS: &[Column<Alert>] = &[
     column("ALERT", |a, _| a.kind.into()),
-    column("STATE", |a, _| if a.state == AlertState::Firing { "▲ firing".into() } else { format!("– {}", a.state).into() }),
+    column("STATE", |a, _| shaped(if a.state == AlertState::Firing { '▲' } else { '–' }, &a.state.to_string())),
     column("HOST", |a, _| maybe(a.host.as_ref())),
     column("ZONE", |a, _| (&a.zone).into()),
     column("CLUSTER", |a, _| maybe(a.cluster.as_ref())),
@@ -109,14 +109,17 @@ const SUMMARY: &[Column<Line>] = &[
 /// `summary`.
 pub async fn summary(client: &Client, out: &Output) -> Ended {
     let value = client.one("/v1/summary").await?;
-    if !out.is_table() {
+    if out.is_document() {
         out.one::<Value>(&value, &[], "hosts")?;
         return Ok(0);
     }
     let summary: Summary = typed(value)?;
     out.list(&summary_lines(&summary), SUMMARY, "id")?;
+    if !out.is_table() {
+        return Ok(0);
+    }
     let Summary { agents_connected, agents, alerts_firing, .. } = summary;
-    crate::output::print(&format!("\nagents {agents_connected} of {agents} connected, {alerts_firing} alerts firing\n"))?;
+    print(&format!("\nagents {agents_connected} of {agents} connected, {alerts_firing} alerts firing\n"))?;
     Ok(0)
 }
 
@@ -133,8 +136,8 @@ fn summary_lines(summary: &Summary) -> Vec<Value> {
     all.map(|(id, counts)| line(id, counts)).collect()
 }
 
-/// `api …`: prints the body whatever the status, and exits by the status.
-pub async fn api(client: &Client, command: ApiArgs) -> Ended {
+/// `api …`: prints the body, and exits by the status. What is no success is told in words, unless documents are asked for.
+pub async fn api(client: &Client, out: &Output, command: ApiArgs) -> Ended {
     let method: Method = command.method.to_ascii_uppercase().parse().map_err(|_| Failure::Usage("not a method".into()))?;
     if !command.path.starts_with('/') {
         return Err(Failure::Usage("the path starts with /v1/".into()));
@@ -142,11 +145,18 @@ pub async fn api(client: &Client, command: ApiArgs) -> Ended {
     let body = command.data.as_deref().map(data).transpose()?;
     let response = client.send(Call { body, ..Call::new(method, &command.path) }).await?;
     if !response.status().is_success() {
-        return Err(crate::client::problem(response).await);
+        let failure = crate::client::problem(response).await;
+        return match &failure {
+            Failure::Problem(problem) if out.is_document() => {
+                let problem = serde_json::to_value(problem).map_err(|error| Failure::Local(error.to_string()))?;
+                out.one::<Value>(&problem, &[], "code")?;
+                Ok(failure.exit_code())
+            }
+            _ => Err(failure),
+        };
     }
-    let bytes = response.bytes().await.map_err(|error| Failure::Unreachable(error.to_string()))?;
-    let written = std::io::stdout().lock().write_all(&bytes);
-    written.map_err(|error| Failure::Local(format!("stdout: {error}")))?;
+    let text = response.text().await.map_err(|error| Failure::Unreachable(error.to_string()))?;
+    print(&text)?;
     Ok(0)
 }
 
@@ -187,6 +197,15 @@ WHERE    ● ON  ■ OFF  ▲ UNKNOWN  – DISABLED  STALE
 all      2     1      0          0           0
 zone z1  2     1      0          0           0
 ";
-        assert_eq!(shown(&at(Format::Table, false), &summary_lines(&summary), SUMMARY, false), wanted);
+        assert_eq!(shown(&at(Format::Table, true), &summary_lines(&summary), SUMMARY, false), wanted);
+        let csv = "where,on,off,unknown,disabled,stale\nall,2,1,0,0,0\nzone z1,2,1,0,0,0\n";
+        assert_eq!(shown(&at(Format::Csv, false), &summary_lines(&summary), SUMMARY, false), csv);
+        let alert = json!({"id": "bmc-lost.h1", "kind": "bmc-lost", "state": "firing", "host": "h1", "zone": "z1", "cluster": "c1",
+            "starts_at": "2026-01-01T00:00:00Z", "summary": "the BMC does not answer"});
+        let wanted = "\
+ALERT     STATE     HOST  ZONE  CLUSTER  FOR  SUMMARY
+bmc-lost  ▲ firing  h1    z1    c1       30m  the BMC does not answer
+";
+        assert_eq!(shown(&at(Format::Table, true), &[alert], ALERTS, false), wanted);
     }
 }

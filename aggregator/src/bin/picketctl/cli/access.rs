@@ -1,0 +1,80 @@
+//! Words of logins, agents and consumers.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use picket_common::id::{AgentId, ConsumerId, RackId, ZoneId};
+
+use super::seconds;
+
+/// `login`.
+#[derive(Debug, Args)]
+pub struct Login {
+    /// `https://host:port`.
+    #[arg(value_name = "URL")]
+    pub server: String,
+    /// Read the token from stdin (one line).
+    #[arg(long, conflicts_with = "token_file")]
+    pub token_stdin: bool,
+    /// File with the token, one line.
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// File with the CA certificate (PEM) to trust.
+    #[arg(long, value_name = "FILE", conflicts_with = "ca_hash")]
+    pub ca: Option<PathBuf>,
+    /// SHA-256 of the CA's public key (hex), as `picket-aggregator init` prints it: the CA itself is fetched and checked.
+    #[arg(long, value_name = "HEX")]
+    pub ca_hash: Option<String>,
+}
+
+/// `context …`.
+#[derive(Debug, Subcommand)]
+pub enum ContextCommand {
+    /// All of them.
+    List,
+    /// Use one from now on.
+    Use { name: String },
+    /// One; without a name the one in use.
+    Show { name: Option<String> },
+    /// Forget one, and its token.
+    Rm { name: String },
+}
+
+/// `agents …`.
+#[derive(Debug, Subcommand)]
+pub enum AgentCommand {
+    /// All of them.
+    List,
+    /// One.
+    Show { id: AgentId },
+    /// Make the line to paste on a rack controller.
+    Token {
+        /// The rack it will guard.
+        #[arg(long)]
+        rack: RackId,
+        /// Make the rack in this zone if it is new.
+        #[arg(long)]
+        zone: Option<ZoneId>,
+        /// Agent id; by default the rack's.
+        #[arg(long)]
+        agent: Option<AgentId>,
+        /// How long it may be used: `90s`, `30m`, `1h`, `7d`.
+        #[arg(long, default_value = "1h", value_parser = seconds)]
+        ttl: u64,
+    },
+}
+
+/// `consumers …`.
+#[derive(Debug, Subcommand)]
+pub enum ConsumerCommand {
+    /// Make a certificate: NAME.pem, NAME.key and ca.pem.
+    Issue {
+        name: ConsumerId,
+        /// Directory to write to; made if it is new.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// How long it is good.
+        #[arg(long)]
+        days: Option<u32>,
+    },
+}

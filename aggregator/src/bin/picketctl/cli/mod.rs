@@ -1,0 +1,248 @@
+//! The grammar of the command line. Only words: what they do is elsewhere.
+
+mod access;
+mod inventory;
+mod power;
+mod program;
+mod sight;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use access::{AgentCommand, ConsumerCommand, ContextCommand, Login};
+pub use inventory::{ClusterCommand, HostCommand, HostFilter, HostSettings, RackCommand, Unset, ZoneCommand};
+pub use power::{Gate, GateScope, OobmCommand, OpCommand, Pm, Power};
+pub use program::{Man, Shell};
+pub use sight::{Alerts, ApiArgs, EventCommand, HistoryArgs};
+
+/// Out-of-band power management of a fleet of hosts.
+#[derive(Debug, Parser)]
+#[command(name = "picketctl", version, after_help = EXAMPLES)]
+pub struct Cli {
+    /// Flags that every command takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  picketctl login https://aggr.example:8443 --token-file token --ca-hash HEX
+  picketctl hosts list --state off
+  picketctl power off 'r07n[01-08]' --reason 'PDU swap'
+  picketctl power status '@rack:r07!@state:off' -o folded
+  picketctl events tail
+
+Hosts are named by ClusterShell's host sets: r07n[01-48], steps [0-6/2], several dimensions dc[1-4]n[1-100], wildcards r07*,
+groups @zone:z1 @cluster:c2 @rack:r07 @agent:a1 @state:off @label:key=value @all; from left to right ',' union, '!' without,
+'&' in both, '^' in one of both; '-' reads them from stdin.
+
+Exit codes: 0 all ok, 1 some failed, 2 usage, 3 none succeeded, 4 not allowed, 5 timed out or outcome unknown,
+6 refused by policy, 7 aggregator unreachable, 8 not found";
+
+/// Flags that every command takes.
+#[derive(Debug, Default, Args)]
+pub struct Global {
+    /// The aggregator, instead of the stored context's.
+    #[arg(long, global = true, env = "PICKET_URL")]
+    pub url: Option<String>,
+    /// File with the CA certificate (PEM) to trust.
+    #[arg(long, global = true, env = "PICKET_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// File with the token, one line.
+    #[arg(long, global = true, env = "PICKET_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Which stored login.
+    #[arg(long, global = true, env = "PICKET_CONTEXT", value_name = "NAME")]
+    pub context: Option<String>,
+    /// How results are shown.
+    #[arg(short, long, global = true, value_enum, default_value_t)]
+    pub output: Format,
+    /// Only these columns, in this order: `host,power`. For table, wide and csv.
+    #[arg(long, global = true, value_name = "NAMES", value_delimiter = ',')]
+    pub columns: Vec<String>,
+    /// Tables and CSV without their first line.
+    #[arg(long, global = true)]
+    pub no_header: bool,
+}
+
+/// How results are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// For people with wide screens.
+    Wide,
+    /// One JSON document.
+    Json,
+    /// One JSON document a line.
+    Jsonl,
+    /// YAML: the same content as JSON.
+    Yaml,
+    /// Comma-separated values (RFC 4180), the columns of wide.
+    Csv,
+    /// Names only, one a line.
+    Name,
+    /// Names as one host set.
+    Folded,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Store how to reach an aggregator.
+    Login(Login),
+    /// Stored logins.
+    #[command(subcommand)]
+    Context(ContextCommand),
+    /// Zones: the largest places.
+    #[command(subcommand)]
+    Zones(ZoneCommand),
+    /// Clusters of hosts; each lies in one zone.
+    #[command(subcommand)]
+    Clusters(ClusterCommand),
+    /// Racks; one agent guards each.
+    #[command(subcommand)]
+    Racks(RackCommand),
+    /// Hosts and their BMCs.
+    #[command(subcommand)]
+    Hosts(HostCommand),
+    /// Open or close the gates of out-of-band management.
+    #[command(subcommand)]
+    Oobm(OobmCommand),
+    /// Switch hosts on and off, or read their state now.
+    Power(Power),
+    /// As powerman's `pm`: the same words, the same text, its exit codes 209, 210 and 211.
+    Pm(Pm),
+    /// Operations under way and done.
+    #[command(subcommand)]
+    Op(OpCommand),
+    /// Agents at the racks.
+    #[command(subcommand)]
+    Agents(AgentCommand),
+    /// Consumers of the public MQTT tree.
+    #[command(subcommand)]
+    Consumers(ConsumerCommand),
+    /// What is wrong now.
+    Alerts(Alerts),
+    /// What happens.
+    #[command(subcommand)]
+    Events(EventCommand),
+    /// What happened to a host, newest first.
+    History(HistoryArgs),
+    /// Hosts by state, zone, cluster and rack.
+    Summary,
+    /// Call the API as it is.
+    Api(ApiArgs),
+    /// Print what makes a shell complete these words.
+    Completion {
+        /// Which shell.
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Write the manual pages.
+    Man(Man),
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or("write it as key=value")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn seconds(text: &str) -> Result<u64, String> {
+    let bad = || "write it as 90s, 30m, 1h or 7d".to_owned();
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(bad)?;
+    let factor = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(bad()),
+    };
+    number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).ok_or_else(bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_parses_and_what_does_not() {
+        for good in [
+            "zones add z1",
+            "clusters add c1 --zone z1 --poll-interval 5",
+            "hosts add h1 --cluster c1 --rack r1 --driver ipmi --address 10.0.0.1 --username a --password-file f --option k=v --option l=w",
+            "hosts list --zone z1 --state off -o jsonl",
+            "hosts set h1 --maintenance true",
+            "hosts import -",
+            "oobm disable cluster c1",
+            "power off r07n[01-48] --no-wait --reason x --yes",
+            "power status h1 --exit-state",
+            "op wait 0190b7a0-0000-7000-8000-000000000000",
+            "agents token --rack r1 --zone z1 --ttl 30m",
+            "consumers issue nagios --out d",
+            "alerts",
+            "alerts list",
+            "events tail --host h1 -o jsonl",
+            "api get /v1/summary",
+            "--url https://a --ca f --token-file t summary",
+            "login https://a --token-stdin --ca-hash ab",
+            "context use site2",
+            "hosts list r07n[01-08]!@state:off -o csv --columns host,power --no-header",
+            "hosts rm @rack:r07 --yes",
+            "hosts set h[1-2] --unset port --unset options --option k=",
+            "hosts fold -",
+            "power diag h1",
+            "pm -0 r07n[01-03] r08n01 -y",
+            "pm -q",
+            "pm -l -x",
+            "completion bash",
+            "man out",
+        ] {
+            assert!(Cli::try_parse_from(std::iter::once("picketctl").chain(good.split(' '))).is_ok(), "{good}");
+        }
+        for bad in [
+            "zones add Z1",
+            "clusters add c1",
+            "hosts add h1 --cluster c1",
+            "hosts add h1 --cluster c1 --rack r1 --password x",
+            "hosts add h1 --cluster c1 --rack r1 --option k",
+            "hosts list --state onn",
+            "power explode h1",
+            "power on",
+            "power on h1 --timeout 0",
+            "power status h1 --exit-state --no-wait",
+            "oobm enable rack r1",
+            "agents token --rack r1 --ttl 1y",
+            "api BREW /v1",
+            "summary -o xml",
+            "pm h1",
+            "pm -1 -0 h1",
+            "completion tcsh",
+            "hosts set h1 --unset driver",
+        ] {
+            let error = Cli::try_parse_from(std::iter::once("picketctl").chain(bad.split(' '))).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{bad}");
+        }
+    }
+
+    #[test]
+    fn spans_of_time() {
+        for (text, wanted) in [("90s", Some(90)), ("30m", Some(1800)), ("1h", Some(3600)), ("7d", Some(604_800))] {
+            assert_eq!(seconds(text).ok(), wanted);
+        }
+        for bad in ["", "h", "1", "1y", "-1h", "1é", "99999999999999999999d"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+}
