@@ -103,56 +103,18 @@ impl From<ChassisControl> for Message {
 pub struct ChassisIdentify {
     /// Seconds to blink; 0 stops.
     pub seconds: u8,
-    /// Blink until told otherwise.
-    pub indefinitely: bool,
+    /// With the second byte, which takes back somebody's "blink until told otherwise"; old BMCs refuse it.
+    pub whole: bool,
 }
 
 impl From<ChassisIdentify> for Message {
     fn from(identify: ChassisIdentify) -> Self {
-        // The second byte is optional and old BMCs refuse it.
-        let data = if identify.indefinitely { vec![identify.seconds, 1] } else { vec![identify.seconds] };
+        let data = if identify.whole { vec![identify.seconds, 0] } else { vec![identify.seconds] };
         Self::new_request(NetFn::Chassis, 0x04, data)
     }
 }
 
-/// What to boot from (table 28-14).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BootDevice {
-    /// No override.
-    None,
-    /// Network.
-    Pxe,
-    /// Default hard disk.
-    Disk,
-    /// Firmware set-up.
-    Bios,
-}
-
-/// Set System Boot Options, parameter 5: boot flags (§28.12).
-#[derive(Debug, Clone, Copy)]
-pub struct SetBootDevice {
-    /// The device.
-    pub device: BootDevice,
-    /// For every boot, not only the next.
-    pub persistent: bool,
-    /// The host boots by UEFI.
-    pub efi: bool,
-}
-
-impl From<SetBootDevice> for Message {
-    fn from(boot: SetBootDevice) -> Self {
-        let valid = 0x80 | if boot.persistent { 0x40 } else { 0 } | if boot.efi { 0x20 } else { 0 };
-        let device = match boot.device {
-            BootDevice::None => 0,
-            BootDevice::Pxe => 1,
-            BootDevice::Disk => 2,
-            BootDevice::Bios => 6,
-        };
-        Self::new_request(NetFn::Chassis, 0x08, vec![5, valid, device << 2, 0, 0, 0])
-    }
-}
-
-/// Get System GUID (§20.8).
+/// Get System GUID (§22.14).
 #[derive(Debug, Clone, Copy)]
 pub struct GetSystemGuid;
 
@@ -222,6 +184,10 @@ pub struct AuthCapabilities {
     pub rmcp_plus: Option<bool>,
     /// A BMC key (Kg) other than zeros is set.
     pub bmc_key_set: bool,
+    /// A user without name or password may log in.
+    pub anonymous: bool,
+    /// IPMI 1.5 sessions without any authentication are offered.
+    pub unauthenticated: bool,
 }
 
 impl GetAuthCapabilities {
@@ -240,7 +206,12 @@ impl GetAuthCapabilities {
     /// Too few bytes.
     pub fn parse(data: &[u8]) -> Result<AuthCapabilities, NotEnoughData> {
         let [_, types, status, extended, ..] = *data else { return Err(NotEnoughData) };
-        Ok(AuthCapabilities { rmcp_plus: (types & 0x80 != 0).then_some(extended & 0x02 != 0), bmc_key_set: status & 0x20 != 0 })
+        Ok(AuthCapabilities {
+            rmcp_plus: (types & 0x80 != 0).then_some(extended & 0x02 != 0),
+            bmc_key_set: status & 0x20 != 0,
+            anonymous: status & 0x01 != 0,
+            unauthenticated: types & 0x01 != 0,
+        })
     }
 }
 
@@ -261,79 +232,6 @@ pub struct CloseSession(pub u32);
 impl From<CloseSession> for Message {
     fn from(close: CloseSession) -> Self {
         Self::new_request(NetFn::App, 0x3C, close.0.to_le_bytes().to_vec())
-    }
-}
-
-/// Get User Name (§22.29).
-#[derive(Debug, Clone, Copy)]
-pub struct GetUserName(pub u8);
-
-impl From<GetUserName> for Message {
-    fn from(get: GetUserName) -> Self {
-        Self::new_request(NetFn::App, 0x46, vec![get.0 & 0x3F])
-    }
-}
-
-impl IpmiCommand for GetUserName {
-    type Output = String;
-    type Error = NotEnoughData;
-
-    fn parse_success_response(data: &[u8]) -> Result<String, NotEnoughData> {
-        let name = data.first_chunk::<16>().ok_or(NotEnoughData)?;
-        let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
-        Ok(String::from_utf8_lossy(name.get(..end).unwrap_or(name)).into_owned())
-    }
-}
-
-/// Get User Access (§22.27) on this channel.
-#[derive(Debug, Clone, Copy)]
-pub struct GetUserAccess(pub u8);
-
-/// The answer to [`GetUserAccess`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UserAccess {
-    /// How many user ids the channel has.
-    pub max_users: u8,
-    /// The user's privilege limit as sent; 0x0F is no access.
-    pub privilege_limit: u8,
-    /// The user may log in over the network.
-    pub messaging: bool,
-}
-
-impl From<GetUserAccess> for Message {
-    fn from(get: GetUserAccess) -> Self {
-        Self::new_request(NetFn::App, 0x44, vec![0x0E, get.0 & 0x3F])
-    }
-}
-
-impl IpmiCommand for GetUserAccess {
-    type Output = UserAccess;
-    type Error = NotEnoughData;
-
-    fn parse_success_response(data: &[u8]) -> Result<UserAccess, NotEnoughData> {
-        let [max_users, _, _, access, ..] = *data else { return Err(NotEnoughData) };
-        Ok(UserAccess { max_users: max_users & 0x3F, privilege_limit: access & 0x0F, messaging: access & 0x10 != 0 })
-    }
-}
-
-/// Set User Password (§22.30), in the 16-byte or the 20-byte form. The message holds the password: keep it short-lived.
-pub struct SetUserPassword<'a> {
-    /// User id, 1–63.
-    pub user: u8,
-    /// At most 20 bytes.
-    pub password: &'a [u8],
-    /// Store 20 bytes (IPMI 2.0) and not 16.
-    pub long: bool,
-    /// Only test whether it is the user's password.
-    pub test: bool,
-}
-
-impl From<SetUserPassword<'_>> for Message {
-    fn from(set: SetUserPassword<'_>) -> Self {
-        let len = if set.long { 20 } else { 16 };
-        let user = (set.user & 0x3F) | if set.long { 0x80 } else { 0 };
-        let padded = set.password.iter().copied().chain(std::iter::repeat(0)).take(len);
-        Self::new_request(NetFn::App, 0x47, [user, if set.test { 3 } else { 2 }].into_iter().chain(padded).collect())
     }
 }
 
@@ -361,7 +259,6 @@ mod tests {
 
     #[test]
     fn requests_have_the_specified_bytes() {
-        let password = SetUserPassword { user: 2, password: b"abc", long: true, test: false };
         let table: [(Message, u8, u8, Vec<u8>); 9] = [
             (ChassisControl::PowerDown.into(), 0x00, 0x02, vec![0]),
             (ChassisControl::PowerUp.into(), 0x00, 0x02, vec![1]),
@@ -369,9 +266,9 @@ mod tests {
             (ChassisControl::SoftShutdown.into(), 0x00, 0x02, vec![5]),
             (SetSessionPrivilege(Privilege::Operator).into(), 0x06, 0x3B, vec![3]),
             (CloseSession(0x0403_0201).into(), 0x06, 0x3C, vec![1, 2, 3, 4]),
-            (ChassisIdentify { seconds: 15, indefinitely: false }.into(), 0x00, 0x04, vec![15]),
-            (SetBootDevice { device: BootDevice::Pxe, persistent: false, efi: true }.into(), 0x00, 0x08, vec![5, 0xA0, 4, 0, 0, 0]),
-            (password.into(), 0x06, 0x47, [&[0x82, 2, b'a', b'b', b'c'][..], &[0; 17]].concat()),
+            (ChassisControl::DiagnosticInterrupt.into(), 0x00, 0x02, vec![4]),
+            (ChassisIdentify { seconds: 15, whole: false }.into(), 0x00, 0x04, vec![15]),
+            (ChassisIdentify { seconds: 0, whole: true }.into(), 0x00, 0x04, vec![0, 0]),
         ];
         for (message, netfn, command, data) in table {
             assert_eq!((message.netfn_raw(), message.cmd(), message.data()), (netfn, command, data.as_slice()));

@@ -55,6 +55,12 @@ pub enum Failure {
         /// RMCP+ status or completion code.
         code: u8,
     },
+    /// RAKP 1 stays without an answer while everything else is answered.
+    #[error("RAKP 1 is not answered although the BMC is there; unknown user? locked?")]
+    Unanswered,
+    /// The guard against lock-outs is shut.
+    #[error("no login for now: the BMC refused two, or left them unanswered, within 15 minutes; unknown user? locked?")]
+    LoginsPaused,
     /// None of the suites is accepted.
     #[error("the BMC refuses cipher suite {} (status {status:#04x}, {}); see option `cipher_suite`", .suite.number(), status_text(*.status))]
     NoSuite {
@@ -101,9 +107,11 @@ impl Failure {
     #[must_use]
     pub const fn class(&self) -> ErrorClass {
         match self {
-            Self::Silent { .. } | Self::Closed { .. } => ErrorClass::Connection,
+            Self::Silent { .. } | Self::Closed { .. } | Self::Unanswered => ErrorClass::Connection,
             Self::TooSlow { .. } => ErrorClass::Deadline,
-            Self::WrongPassword | Self::ZeroCode | Self::WrongBmcKey { .. } | Self::LoginRefused { .. } => ErrorClass::Auth,
+            Self::WrongPassword | Self::ZeroCode | Self::WrongBmcKey { .. } | Self::LoginRefused { .. } | Self::LoginsPaused => {
+                ErrorClass::Auth
+            }
             Self::Privilege { .. } | Self::NoSuite { .. } | Self::OtherSuite { .. } | Self::NoRmcpPlus => ErrorClass::Setting,
             Self::SessionsUsedUp { .. } => ErrorClass::Refused,
             Self::Unexpected { .. } | Self::Restless { .. } => ErrorClass::Protocol,
@@ -114,7 +122,8 @@ impl Failure {
     #[must_use]
     pub fn code(&self) -> String {
         match self {
-            Self::Silent { stage: Stage::Rakp1, .. } => "rakp1-silent".into(),
+            Self::Silent { stage: Stage::Rakp1, .. } | Self::Unanswered => "rakp1-silent".into(),
+            Self::LoginsPaused => "logins-paused".into(),
             Self::Silent { .. } => "timeout".into(),
             Self::TooSlow { .. } => "deadline".into(),
             Self::Closed { .. } => "closed".into(),
@@ -130,6 +139,12 @@ impl Failure {
             Self::Unexpected { status, .. } => format!("status-{status:#04x}"),
             Self::Restless { .. } => "login-loop".into(),
         }
+    }
+
+    /// Whether nothing came, as opposed to something that tells why not.
+    #[must_use]
+    pub const fn is_silence(&self) -> bool {
+        matches!(self, Self::Silent { .. } | Self::TooSlow { .. })
     }
 
     /// Whether the request may have reached the BMC.

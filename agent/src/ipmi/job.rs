@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::request::Request;
-use super::settings::Settings;
+use super::settings::{Privilege, Settings};
 use super::suite::Suite;
 
 /// A kept session that is silent this long is thrown away (a retry inside a session that lost its place never works).
@@ -26,7 +26,9 @@ pub struct Job {
     pub reopened: bool,
     /// The one new login after a muddle of retransmissions was used.
     pub restarted: bool,
-    /// Where in the settings' privileges this request is.
+    /// Levels at which a session for it may be opened, in their order.
+    pub privileges: &'static [Privilege],
+    /// Where in them this request is.
     pub privilege: usize,
     attempts: u8,
     tried: [bool; 2],
@@ -35,7 +37,10 @@ pub struct Job {
 }
 
 impl Job {
-    pub fn new(request: Request, now: Duration, privilege: usize) -> Self {
+    /// `likely` is the level to begin with, if it is one of those that are allowed.
+    pub fn new(request: Request, now: Duration, settings: &Settings, likely: Option<Privilege>) -> Self {
+        let privileges = request.privilege.map_or(settings.privileges, Privilege::alone);
+        let privilege = likely.and_then(|likely| privileges.iter().position(|level| *level == likely)).unwrap_or(0);
         let half = request.deadline.saturating_sub(now) / 2;
         Self {
             request,
@@ -44,11 +49,17 @@ impl Job {
             sent: false,
             reopened: false,
             restarted: false,
+            privileges,
             privilege,
             attempts: 0,
             tried: [false; 2],
             only_resources: true,
         }
+    }
+
+    /// The level it is at.
+    pub fn level(&self) -> Privilege {
+        self.privileges.get(self.privilege).copied().unwrap_or(Privilege::User)
     }
 
     /// Counts one more opening; the count when there were too many.

@@ -26,7 +26,7 @@ pub struct Live {
 
 impl Live {
     pub fn new(established: Established, port: u8, privilege: Privilege, now: Duration) -> Self {
-        let Established { keys, local_id, remote_id } = established;
+        let Established { keys, local_id, remote_id, detected: _ } = established;
         Self { keys, local_id, remote_id, port, privilege, sequence: 0, rq_seq: 0, window: Window::default(), last_heard: now }
     }
 

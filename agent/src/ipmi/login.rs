@@ -4,6 +4,7 @@
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::crypto::{Mac, SessionKeys};
+use super::quirks::{Quirk, Quirks};
 use super::settings::{Privilege, Settings};
 use super::suite::Suite;
 use super::wire;
@@ -84,6 +85,8 @@ pub struct Established {
     pub local_id: u32,
     /// The BMC's session id: on packets from us.
     pub remote_id: u32,
+    /// What the BMC's proofs show of how it makes them.
+    pub detected: Quirks,
 }
 
 impl Login {
@@ -255,7 +258,8 @@ impl Login {
             ]);
             if proof.matches(code) {
                 let keys = SessionKeys::derive(self.suite, &session_integrity_key);
-                return Some(Ok(Established { keys, local_id: self.local_id, remote_id: self.remote_id }));
+                let detected = self.detected();
+                return Some(Ok(Established { keys, local_id: self.local_id, remote_id: self.remote_id, detected }));
             }
         }
         Some(Err(Rejection::WrongBmcKey))
@@ -271,10 +275,22 @@ impl Login {
         ours.then_some(status)
     }
 
+    fn detected(&self) -> Quirks {
+        let role =
+            if self.hashed_role == self.role { Quirks::default() } else { Quirks::default().with(Quirk::OpenSessionPrivilege) };
+        if self.password == 0 { role } else { role.with(Quirk::ShortPassword) }
+    }
+
     /// Role bytes the BMC may have put into its codes.
     fn roles(&self, settings: &Settings) -> [u8; 2] {
         let plain = self.privilege.number();
-        if settings.quirks.open_session_privilege { [plain, self.role] } else { [self.role, plain] }
+        if settings.wishes.off.has(Quirk::OpenSessionPrivilege) {
+            [self.role, self.role]
+        } else if settings.tolerates(Quirk::OpenSessionPrivilege) {
+            [plain, self.role]
+        } else {
+            [self.role, plain]
+        }
     }
 }
 

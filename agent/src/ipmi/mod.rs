@@ -11,14 +11,19 @@
 //! (`request`, `close`), then asks what to do next (`poll_transmit`, `poll_timeout`, `poll_event`). Time is the
 //! `Duration` since boot; randomness comes through [`Random`].
 
+pub mod boot;
 pub mod command;
 pub mod crypto;
 pub mod failure;
+mod guard;
+pub mod inspect;
 mod job;
 mod live;
 pub mod login;
 pub mod power;
+pub mod quirks;
 pub mod request;
+pub mod script;
 pub mod session;
 pub mod settings;
 pub mod suite;
@@ -26,11 +31,14 @@ pub mod suite;
 pub(crate) mod testbmc;
 #[cfg(test)]
 mod tests;
+pub mod unusable;
+pub mod user;
 mod window;
 pub mod wire;
 
 pub use failure::Failure;
 pub use request::{Drops, Event, Reply, Request, Resend};
+pub use script::{About, Next, Script};
 pub use session::Session;
 pub use settings::{SettingError, Settings};
 

@@ -6,73 +6,27 @@ use ipmi_rs_core::connection::{IpmiCommand as _, Message};
 
 use super::command::{ChassisControl, GetChassisStatus};
 use super::request::{Reply, Request, Resend};
-use crate::bmc::{Answer, Ask, ErrorClass, PowerReply, Reading};
-
-/// A BMC's "no", or an answer that cannot be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Unusable {
-    /// A completion code other than success.
-    #[error("the BMC answers {ask:?} with completion code {code:#04x} ({})", code_text(*.code))]
-    Code {
-        /// What was asked.
-        ask: Ask,
-        /// Completion code.
-        code: u8,
-    },
-    /// Success, with fewer bytes than Get Chassis Status has.
-    #[error("the BMC's chassis status has {len} bytes")]
-    Short {
-        /// Bytes received.
-        len: usize,
-    },
-}
-
-impl Unusable {
-    /// What may be done about it.
-    #[must_use]
-    pub const fn class(&self) -> ErrorClass {
-        match self {
-            Self::Code { code: 0xC3, .. } => ErrorClass::Deadline,
-            Self::Code { code: 0xD4, .. } => ErrorClass::Setting,
-            Self::Code { .. } => ErrorClass::Refused,
-            Self::Short { .. } => ErrorClass::Protocol,
-        }
-    }
-
-    /// Short stable code.
-    #[must_use]
-    pub fn code(&self) -> String {
-        match self {
-            Self::Code { code, .. } => format!("{code:#04x}"),
-            Self::Short { .. } => "short-answer".into(),
-        }
-    }
-
-    /// Whether an order may have been carried out all the same: the code does not say that nothing was done.
-    #[must_use]
-    pub fn maybe_sent(&self) -> bool {
-        matches!(self, Self::Code { ask, code: 0xC3 | 0xCE | 0xFF } if *ask != Ask::Status)
-    }
-}
+use super::unusable::Unusable;
+use crate::bmc::{Answer, Ask, PowerReply, Reading};
 
 /// The request for `ask`.
 #[must_use]
 pub fn request(ask: Ask, deadline: Duration) -> Request {
     let resend = if ask.is_idempotent() { Resend::Freely } else { Resend::Never };
-    Request { message: message(ask), resend, deadline }
+    Request::new(message(ask), resend, deadline)
 }
 
 /// The command for `ask`.
 #[must_use]
 pub fn message(ask: Ask) -> Message {
     match ask {
-        Ask::Status => GetChassisStatus.into(),
         Ask::On => ChassisControl::PowerUp.into(),
         Ask::Off => ChassisControl::PowerDown.into(),
         Ask::Soft => ChassisControl::SoftShutdown.into(),
         Ask::Reset => ChassisControl::HardReset.into(),
-        // Not served by this driver yet, so never asked (`Driver::serves`).
-        Ask::Diag | Ask::Identify { .. } | Ask::Bootdev { .. } | Ask::Inspect | Ask::TryLogin | Ask::SetPassword => {
+        Ask::Diag => ChassisControl::DiagnosticInterrupt.into(),
+        // Whatever begins with a login begins with a question that may be repeated; the rest is in scripts of their own.
+        Ask::Status | Ask::Identify { .. } | Ask::Bootdev { .. } | Ask::Inspect | Ask::TryLogin | Ask::SetPassword => {
             GetChassisStatus.into()
         }
     }
@@ -84,41 +38,30 @@ pub fn message(ask: Ask) -> Message {
 /// [`Unusable`].
 pub fn answer(ask: Ask, reply: &Reply) -> Result<Answer, Unusable> {
     match (ask, reply.completion_code) {
-        (Ask::Status, 0) => match GetChassisStatus::parse_success_response(reply.data()) {
-            Ok(status) => Ok(Answer::Reading(if status.power_on { Reading::On } else { Reading::Off })),
-            Err(_) => Err(Unusable::Short { len: reply.data().len() }),
-        },
-        (Ask::On | Ask::Off | Ask::Soft | Ask::Reset, 0) => Ok(Answer::Power(PowerReply::Accepted)),
-        (Ask::On | Ask::Off | Ask::Soft | Ask::Reset, 0xD5) => Ok(Answer::Power(PowerReply::NotInThisState)),
+        (Ask::Status, 0) => reading(reply).map(Answer::Reading),
+        (Ask::On | Ask::Off | Ask::Soft | Ask::Reset | Ask::Diag, 0) => Ok(Answer::Power(PowerReply::Accepted)),
+        (Ask::On | Ask::Off | Ask::Soft | Ask::Reset | Ask::Diag, 0xD5) => Ok(Answer::Power(PowerReply::NotInThisState)),
+        // A BMC without the command, or whose Chassis Control has no such operation.
+        (Ask::Diag, code @ (0xC1 | 0xCC)) => Err(Unusable::Unsupported { ask, code }),
         (ask, code) => Err(Unusable::Code { ask, code }),
     }
 }
 
-/// Generic completion codes (table 5-2).
-const fn code_text(code: u8) -> &'static str {
-    match code {
-        0xC0 => "busy",
-        0xC1 => "command not supported",
-        0xC2 => "command not supported for this unit",
-        0xC3 => "timeout",
-        0xC7 => "wrong request length",
-        0xC9 => "parameter out of range",
-        0xCC => "invalid data field",
-        0xCE => "no response could be provided",
-        0xD0 | 0xD1 => "a firmware or repository update is going on",
-        0xD2 => "the BMC is starting",
-        0xD3 => "destination unavailable",
-        0xD4 => "insufficient privilege level",
-        0xD5 => "not possible in this state",
-        0xD6 => "command disabled",
-        0xFF => "unspecified error; a BMC that is starting says this",
-        _ => "see IPMI table 5-2",
+/// The power in an answer to Get Chassis Status whose completion code is 0.
+///
+/// # Errors
+/// Too few bytes.
+pub fn reading(reply: &Reply) -> Result<Reading, Unusable> {
+    match GetChassisStatus::parse_success_response(reply.data()) {
+        Ok(status) => Ok(if status.power_on { Reading::On } else { Reading::Off }),
+        Err(_) => Err(Unusable::Short { len: reply.data().len() }),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bmc::ErrorClass;
 
     #[test]
     fn completion_codes_mean_what_they_say() {
@@ -126,7 +69,7 @@ mod tests {
         let on = [0x01, 0x00, 0x00];
         let off = [0x60, 0x00, 0x00];
         type Expected = Result<Answer, (ErrorClass, &'static str, bool)>;
-        let table: [(Ask, u8, &[u8], Expected); 15] = [
+        let table: [(Ask, u8, &[u8], Expected); 19] = [
             (Ask::Status, 0x00, &on, Ok(Answer::Reading(Reading::On))),
             (Ask::Status, 0x00, &off, Ok(Answer::Reading(Reading::Off))),
             (Ask::Status, 0x00, &[], Err((Protocol, "short-answer", false))),
@@ -142,12 +85,26 @@ mod tests {
             (Ask::Off, 0xC3, &[], Err((Deadline, "0xc3", true))),
             (Ask::Off, 0xFF, &[], Err((Refused, "0xff", true))),
             (Ask::Off, 0xD4, &[], Err((Setting, "0xd4", false))),
+            (Ask::Diag, 0x00, &[], Ok(Answer::Power(PowerReply::Accepted))),
+            (Ask::Diag, 0xD5, &[], Ok(Answer::Power(PowerReply::NotInThisState))),
+            (Ask::Diag, 0xCC, &[], Err((Refused, "not-supported", false))),
+            (Ask::Diag, 0xCE, &[], Err((Refused, "0xce", true))),
         ];
         for (ask, code, data, expected) in table {
             let got = answer(ask, &Reply::new(Duration::ZERO, code, data));
             let got = got.map_err(|error| (error.class(), error.code(), error.maybe_sent()));
             let expected = expected.map_err(|(class, code, maybe_sent)| (class, code.to_owned(), maybe_sent));
             assert_eq!(got, expected, "{ask:?} {code:#04x}");
+        }
+    }
+
+    /// An error is never Off: not by its code, whatever the data behind it look like.
+    #[test]
+    fn t15_no_completion_code_reads_as_a_state() {
+        for code in 1..=u8::MAX {
+            for data in [&[][..], &[0x00, 0x00, 0x00], &[0x01, 0x00, 0x00]] {
+                assert!(answer(Ask::Status, &Reply::new(Duration::ZERO, code, data)).is_err(), "{code:#04x}");
+            }
         }
     }
 
@@ -159,8 +116,18 @@ mod tests {
             (Ask::Off, Resend::Freely),
             (Ask::Soft, Resend::Never),
             (Ask::Reset, Resend::Never),
+            (Ask::Diag, Resend::Never),
         ] {
             assert_eq!(request(ask, Duration::ZERO).resend, resend, "{ask:?}");
+        }
+    }
+
+    /// Hard off is "power down" and nothing else; a soft shutdown is never a hard one.
+    #[test]
+    fn t21_off_is_power_down_on_the_wire() {
+        for (ask, number) in [(Ask::Off, 0), (Ask::On, 1), (Ask::Reset, 3), (Ask::Diag, 4), (Ask::Soft, 5)] {
+            let message = message(ask);
+            assert_eq!((message.netfn_raw(), message.cmd(), message.data()), (0, 2, &[number][..]), "{ask:?}");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use ipmi_rs_core::connection::Message;
 
 use super::failure::Failure;
+use super::settings::Privilege;
 
 /// CC 0xC0, node busy.
 pub const CC_BUSY: u8 = 0xC0;
@@ -20,8 +21,8 @@ pub enum Resend {
     Never,
 }
 
-/// What is asked of the BMC.
-#[derive(Debug, Clone)]
+/// What is asked of the BMC. Its message may hold a password, so it is never shown.
+#[derive(Clone)]
 pub struct Request {
     /// The command.
     pub message: Message,
@@ -29,6 +30,27 @@ pub struct Request {
     pub resend: Resend,
     /// When it fails if it has no answer yet (time since boot).
     pub deadline: Duration,
+    /// In a session made for it; the kept one is closed first.
+    pub anew: bool,
+    /// In a session at exactly this level, instead of what the settings say.
+    pub privilege: Option<Privilege>,
+    /// Whether "insufficient privilege" is a reason to log in at another level; otherwise it is an answer.
+    pub escalate: bool,
+}
+
+impl Request {
+    /// A request in whatever session there is.
+    #[must_use]
+    pub const fn new(message: Message, resend: Resend, deadline: Duration) -> Self {
+        Self { message, resend, deadline, anew: false, privilege: None, escalate: true }
+    }
+}
+
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let command = (self.message.netfn_raw(), self.message.cmd());
+        f.debug_struct("Request").field("command", &command).field("resend", &self.resend).finish_non_exhaustive()
+    }
 }
 
 /// A command's answer: verified, decrypted, and to this request.

@@ -10,15 +10,19 @@ use std::time::Duration;
 use ipmi_rs_core::connection::Message;
 
 use super::Random;
-use super::command::{CloseSession, GetAuthCapabilities, GetChassisStatus, SetSessionPrivilege};
+use super::command::{AuthCapabilities, CloseSession, GetAuthCapabilities, GetChassisStatus, SetSessionPrivilege};
 use super::failure::Failure;
+use super::guard::Guard;
 use super::job::{Job, SILENCE};
 use super::live::Live;
 use super::login::{Established, Login, Rejection, Stage};
+use super::quirks::{Quirk, Quirks};
 use super::request::{CC_BUSY, CC_PRIVILEGE, Drops, Event, Reply, Request, Resend};
+use super::script::About;
 use super::settings::{Privilege, Settings};
 use super::suite::Suite;
 use super::wire::{self, Checksums, LanReply, LanRequest, Packet, Plus};
+use crate::bmc::ErrorClass;
 
 /// First wait for an answer; doubled with every copy.
 const RETRANSMIT: Duration = Duration::from_millis(400);
@@ -32,12 +36,33 @@ const FRESH: Duration = Duration::from_secs(3);
 const CLOSE_COPIES: u8 = 2;
 /// Silence at a deadline after which a kept session is not trusted any more.
 const SUSPECT: Duration = Duration::from_secs(1);
+/// Copies of RAKP 1 without an answer, and answers to other questions meanwhile, that tell a refusal by silence from a
+/// lossy network: one lost datagram in three looks like that in one login of thirty.
+const UNANSWERED_COPIES: u8 = 3;
+const ANSWERED_PROBES: u8 = 2;
 
 /// What was found out about a BMC and outlives its sessions.
 #[derive(Debug, Clone, Copy, Default)]
-struct Learned {
+pub struct Learned {
+    /// The suite that worked last.
     suite: Option<Suite>,
+    /// The level to begin the next login with.
     privilege: Option<Privilege>,
+    /// What it told before the last login.
+    capabilities: Option<AuthCapabilities>,
+    /// Its peculiarities, as its proofs show them.
+    detected: Quirks,
+}
+
+/// Is the BMC there while RAKP 1 stays without an answer? Asked from another source port, so that nothing is confused.
+#[derive(Debug, Clone, Copy, Default)]
+struct Probe {
+    /// A question is to be sent.
+    send: bool,
+    /// Copies of RAKP 1 sent.
+    copies: u8,
+    asked: u8,
+    answered: u8,
 }
 
 enum State {
@@ -99,6 +124,8 @@ pub struct Session {
     logins: u32,
     /// RAKP 1 or 3 of the present login was sent more than once.
     resent: bool,
+    probe: Probe,
+    guard: Guard,
     drops: Drops,
 }
 
@@ -124,7 +151,43 @@ impl Session {
             ports: ports.max(1),
             logins: 0,
             resent: false,
+            probe: Probe::default(),
+            guard: Guard::default(),
             drops: Drops::default(),
+        }
+    }
+
+    /// What was found out so far.
+    #[must_use]
+    pub const fn learned(&self) -> Learned {
+        self.learned
+    }
+
+    /// A session for the same user of the same BMC begins with what another found out.
+    #[must_use]
+    pub const fn recalling(mut self, learned: Learned) -> Self {
+        self.learned = learned;
+        self
+    }
+
+    /// Its settings.
+    #[must_use]
+    pub const fn settings(&self) -> &Arc<Settings> {
+        &self.settings
+    }
+
+    /// What a script wants to know besides the BMC's answers.
+    #[must_use]
+    pub fn about(&self) -> About {
+        let level = match &self.state {
+            State::Up(live) => Some(live.privilege),
+            _ => None,
+        };
+        About {
+            suite: self.learned.suite,
+            privilege: level.or(self.learned.privilege),
+            capabilities: self.learned.capabilities,
+            detected: self.learned.detected,
         }
     }
 
@@ -136,11 +199,12 @@ impl Session {
         if self.job.is_some() || self.closing {
             return Err(request);
         }
-        let known = self.learned.privilege.and_then(|level| self.settings.privileges.iter().position(|other| *other == level));
-        let resend = request.resend;
-        self.job = Some(Box::new(Job::new(request, now, known.unwrap_or(0))));
+        let Request { resend, anew, privilege, .. } = request;
+        self.job = Some(Box::new(Job::new(request, now, &self.settings, self.learned.privilege)));
         match &self.state {
-            State::Up(live) if now.saturating_sub(live.last_heard) < IDLE => {
+            State::Up(live)
+                if !anew && privilege.is_none_or(|level| level == live.privilege) && now.saturating_sub(live.last_heard) < IDLE =>
+            {
                 let stale = now.saturating_sub(live.last_heard) > FRESH;
                 let probe = stale && resend == Resend::Never;
                 self.begin(now, if probe { What::Probe } else { What::Command });
@@ -148,6 +212,13 @@ impl Session {
             _ => self.open(now),
         }
         Ok(())
+    }
+
+    /// Throws away a session that is up and free, so that the next request opens another; the BMC is told.
+    pub fn leave(&mut self) {
+        if self.job.is_none() && self.is_up() {
+            self.retire();
+        }
     }
 
     /// Closes the session politely, after the outstanding request; ends in [`Event::Closed`].
@@ -212,15 +283,13 @@ impl Session {
             return Some(live.port);
         }
         if !std::mem::take(&mut self.send) {
-            return None;
+            return self.write_probe(out);
         }
         match &mut self.state {
             State::Idle => None,
             State::Caps { extended } => {
-                let privilege = self.settings.privileges.first().copied().unwrap_or(Privilege::Operator);
-                let data = GetAuthCapabilities { extended: *extended, privilege }.data();
-                let (netfn, command) = GetAuthCapabilities::NUMBERS;
-                wire::encode_plain(out, &LanRequest { netfn, rq_seq: 0, command, data: &data });
+                let extended = *extended;
+                self.write_capabilities(extended, out);
                 Some(self.port)
             }
             State::Propose(suite) => {
@@ -256,9 +325,28 @@ impl Session {
         }
     }
 
+    fn write_capabilities(&self, extended: bool, out: &mut Vec<u8>) {
+        let privilege = self.job.as_ref().map_or(Privilege::User, |job| job.level());
+        let data = GetAuthCapabilities { extended, privilege }.data();
+        let (netfn, command) = GetAuthCapabilities::NUMBERS;
+        wire::encode_plain(out, &LanRequest { netfn, rq_seq: 0, command, data: &data });
+    }
+
+    fn write_probe(&mut self, out: &mut Vec<u8>) -> Option<u8> {
+        if !std::mem::take(&mut self.probe.send) {
+            return None;
+        }
+        self.probe.asked = self.probe.asked.saturating_add(1);
+        self.write_capabilities(true, out);
+        Some(self.probe_port())
+    }
+
+    const fn probe_port(&self) -> u8 {
+        (self.port + 1) % self.ports
+    }
+
     fn new_login(&mut self, suite: Suite, random: &mut impl Random) -> Login {
-        let at = self.job.as_ref().map_or(0, |job| job.privilege);
-        let privilege = self.settings.privileges.get(at).copied().unwrap_or(Privilege::User);
+        let privilege = self.job.as_ref().map_or(Privilege::User, |job| job.level());
         let (mut high, mut console_random) = ([0u8; 2], [0u8; 16]);
         random.fill(&mut high);
         random.fill(&mut console_random);
@@ -271,12 +359,14 @@ impl Session {
 
     /// Takes a datagram that came in on source port `port` (an index). Anything at all may be in it.
     pub fn handle_datagram(&mut self, now: Duration, port: u8, bytes: &[u8]) {
+        let probe_port = self.probe_port();
         let packet = match wire::decode(bytes) {
             Ok(packet) => packet,
             Err(_) => return self.drops.malformed += 1,
         };
         match (&mut self.state, packet) {
             (State::Caps { .. }, Packet::Plain { message }) if port == self.port => self.on_capabilities(now, message),
+            (State::Login(Stage::Rakp1, _), Packet::Plain { message }) if port == probe_port => self.on_probe(message),
             (State::Login(stage, login), Packet::Plus(plus)) if port == self.port && plus.session_id == 0 => {
                 let heard = match (*stage, plus.kind) {
                     (Stage::Open, wire::PAYLOAD_OPEN_RESPONSE) => login.on_open(plus.payload).map(|answer| answer.map(|()| None)),
@@ -298,12 +388,15 @@ impl Session {
         }
     }
 
-    fn on_capabilities(&mut self, now: Duration, message: &[u8]) {
-        let (netfn, command) = GetAuthCapabilities::NUMBERS;
-        let reply = wire::decode_reply(message, Checksums::Ignored);
-        let Some(reply) = reply.ok().filter(|reply| (reply.netfn, reply.command) == (netfn | 1, command)) else {
+    fn on_probe(&mut self, message: &[u8]) {
+        if capabilities_reply(message).is_none() || self.probe.answered >= self.probe.asked {
             return self.drops.unexpected += 1;
-        };
+        }
+        self.probe.answered += 1;
+    }
+
+    fn on_capabilities(&mut self, now: Duration, message: &[u8]) {
+        let Some(reply) = capabilities_reply(message) else { return self.drops.unexpected += 1 };
         self.heard();
         let capabilities = GetAuthCapabilities::parse(reply.data).ok().filter(|_| reply.completion_code == 0);
         let asked_extended = matches!(self.state, State::Caps { extended: true });
@@ -312,10 +405,13 @@ impl Session {
                 self.state = State::Caps { extended: false };
                 self.arm(now);
             }
-            Some(capabilities) if capabilities.rmcp_plus == Some(false) && !self.settings.quirks.ignore_auth_capabilities => {
+            Some(capabilities) if capabilities.rmcp_plus == Some(false) && !self.settings.tolerates(Quirk::AuthCapabilities) => {
                 self.fail(now, Failure::NoRmcpPlus);
             }
-            _ => self.propose(now),
+            _ => {
+                self.learned.capabilities = capabilities;
+                self.propose(now);
+            }
         }
     }
 
@@ -326,14 +422,18 @@ impl Session {
             (Err(rejection), stage) => self.reject(now, stage, rejection),
             (Ok(None), Stage::Open) => {
                 *stage = Stage::Rakp1;
+                self.probe = Probe { copies: 1, ..Probe::default() };
                 self.arm(now);
             }
             (Ok(None), _) => {
                 *stage = Stage::Rakp3;
+                self.probe = Probe::default();
                 self.arm(now);
             }
             (Ok(Some(established)), _) => {
                 self.learned.suite = Some(login.suite());
+                self.learned.detected = established.detected;
+                self.guard.succeeded();
                 let live = Live::new(established, self.port, login.privilege(), now);
                 self.state = State::Up(Box::new(live));
                 self.begin(now, What::SetPrivilege);
@@ -358,13 +458,38 @@ impl Session {
                 self.next_suite(now, Some(status), [0; 3]);
             }
             (_, 0x01 | 0x0B) => self.fail(now, Failure::SessionsUsedUp { status }),
-            (_, 0x09 | 0x0A | 0x0D) => self.next_privilege(now, stage, status),
+            (_, 0x09 | 0x0A) => self.next_privilege(now, status),
+            // Most often there is no such user; but some say so when the level is too high for theirs. One refused login a
+            // request: the next level is the next request's.
+            (_, 0x0D) => {
+                self.learned.privilege = self.job.as_ref().and_then(|job| job.privileges.get(job.privilege + 1)).copied();
+                self.fail(now, Failure::LoginRefused { stage, status });
+            }
+            // The first RAKP 1 ended the session without a word: a refusal, or its answer was lost.
+            (Stage::Rakp1, 0x02 | 0x08) if self.resent => self.unanswered(now),
             // The BMC made new random bytes for a second RAKP 1, or had finished with the first RAKP 3: our doing, not
             // the user's. The password was proven right by then, so another login cannot lock the account.
-            (Stage::Rakp1 | Stage::Rakp3, 0x02 | 0x08 | 0x0F) if self.resent && self.restart(now) => {}
+            (Stage::Rakp3, 0x02 | 0x08 | 0x0F) if self.resent && self.restart(now) => {}
             (_, 0x0C | 0x0E | 0x0F) => self.fail(now, Failure::LoginRefused { stage, status }),
             _ => self.fail(now, Failure::Unexpected { stage, status }),
         }
+    }
+
+    /// RAKP 1 was refused by silence: that counts as a refused login, and another may be tried once.
+    fn unanswered(&mut self, now: Duration) {
+        self.guard.refused(now);
+        if self.guard.is_shut(now) {
+            self.fail(now, Failure::LoginsPaused);
+        } else if !self.restart(now) {
+            self.fail(now, Failure::Unanswered);
+        }
+    }
+
+    /// Whether the BMC is there and leaves RAKP 1 alone.
+    fn is_refused_by_silence(&self) -> bool {
+        matches!(self.state, State::Login(Stage::Rakp1, _))
+            && self.probe.copies >= UNANSWERED_COPIES
+            && self.probe.answered >= ANSWERED_PROBES
     }
 
     /// Whether the one new login after muddled retransmissions was still free, and is begun.
@@ -393,22 +518,22 @@ impl Session {
             (Some(_), None) => self.open(now),
             (Some(_), Some(_)) => self.propose(now),
             (None, Some(_)) if only_resources => self.fail(now, Failure::SessionsUsedUp { status: 0x01 }),
-            (None, Some(0x0A)) => self.next_privilege(now, Stage::Open, 0x0A),
+            (None, Some(0x0A)) => self.next_privilege(now, 0x0A),
             (None, Some(status)) => self.fail(now, Failure::NoSuite { suite, status }),
             (None, None) => self.fail(now, Failure::OtherSuite { suite, algorithms }),
         }
     }
 
     /// Opens a session at the next privilege level; some BMCs want the user's exact maximum.
-    fn next_privilege(&mut self, now: Duration, stage: Stage, code: u8) {
-        self.learned.privilege = None;
+    fn next_privilege(&mut self, now: Duration, code: u8) {
         let Some(job) = &mut self.job else { return };
+        if job.request.privilege.is_none() {
+            self.learned.privilege = None;
+        }
         job.privilege += 1;
-        if job.privilege < self.settings.privileges.len() {
+        if job.privilege < job.privileges.len() {
             job.forget_suites();
             self.open(now);
-        } else if code == 0x0D {
-            self.fail(now, Failure::LoginRefused { stage, status: code });
         } else {
             self.fail(now, Failure::Privilege { code });
         }
@@ -416,7 +541,7 @@ impl Session {
 
     fn on_session(&mut self, now: Duration, plus: &Plus<'_>) {
         let State::Up(live) = &mut self.state else { return };
-        let ours = plus.session_id == live.local_id || (plus.session_id == 0 && self.settings.quirks.session_id_zero);
+        let ours = plus.session_id == live.local_id || (plus.session_id == 0 && self.settings.tolerates(Quirk::SessionIdZero));
         if !plus.authenticated || !plus.encrypted {
             return self.drops.unprotected += 1;
         }
@@ -430,7 +555,7 @@ impl Session {
             return self.drops.replayed += 1;
         }
         live.last_heard = now;
-        let checksums = if self.settings.quirks.ignore_checksums { Checksums::Ignored } else { Checksums::Checked };
+        let checksums = if self.settings.tolerates(Quirk::Checksums) { Checksums::Ignored } else { Checksums::Checked };
         let mut scratch = wire::scratch();
         let reply = plus.decrypt(&live.keys, &mut scratch).and_then(|message| wire::decode_reply(message, checksums));
         match reply {
@@ -461,23 +586,27 @@ impl Session {
         let Some(exchange) = &mut self.exchange else { return };
         let (what, begun) = (exchange.what, exchange.begun);
         let once = self.job.as_ref().is_some_and(|job| job.request.resend == Resend::Never);
+        let escalate = self.job.as_ref().is_some_and(|job| job.request.escalate);
+        let own = self.job.as_ref().is_some_and(|job| job.request.privilege.is_some());
         match (what, reply.completion_code) {
             (What::Close, _) => self.finish_close(),
             // What must go out once goes out once, whatever a busy BMC made of it.
             (What::Command, CC_BUSY) if once => self.finish(now, Ok(Reply::new(begun, CC_BUSY, reply.data))),
             (_, CC_BUSY) => self.wait_busy(now),
-            (What::SetPrivilege, code @ (0x80 | 0x81 | CC_PRIVILEGE)) => self.next_privilege(now, Stage::Session, code),
+            (What::SetPrivilege, code @ (0x80 | 0x81 | CC_PRIVILEGE)) => self.next_privilege(now, code),
             (What::SetPrivilege, code) => {
                 let State::Up(live) = &self.state else { return };
-                self.learned.privilege = (code == 0).then_some(live.privilege);
+                if !own {
+                    self.learned.privilege = (code == 0).then_some(live.privilege);
+                }
                 self.begin(now, What::Command);
             }
             (What::Probe, _) => self.begin(now, What::Command),
-            (What::Command, CC_PRIVILEGE) => {
+            (What::Command, CC_PRIVILEGE) if escalate => {
                 if let Some(job) = &mut self.job {
                     job.sent = false;
                 }
-                self.next_privilege(now, Stage::Session, CC_PRIVILEGE);
+                self.next_privilege(now, CC_PRIVILEGE);
             }
             (What::Command, code) => self.finish(now, Ok(Reply::new(begun, code, reply.data))),
         }
@@ -511,11 +640,16 @@ impl Session {
                 }
             }
             Stage::Capabilities => self.resend(now),
+            Stage::Rakp1 if silent >= SILENCE && self.is_refused_by_silence() => self.refused_by_silence(now),
             Stage::Open | Stage::Rakp1 | Stage::Rakp3 if silent >= SILENCE => {
                 self.fail(now, Failure::Silent { stage, sent: false });
             }
             Stage::Open | Stage::Rakp1 | Stage::Rakp3 => {
                 self.resent |= stage != Stage::Open;
+                if stage == Stage::Rakp1 {
+                    self.probe.copies = self.probe.copies.saturating_add(1);
+                    self.probe.send = true;
+                }
                 self.resend(now);
             }
             Stage::Session => self.on_session_timer(now, silent),
@@ -545,7 +679,16 @@ impl Session {
         self.open(now);
     }
 
+    /// As [`Self::unanswered`], without time for another login.
+    fn refused_by_silence(&mut self, now: Duration) {
+        self.guard.refused(now);
+        self.fail(now, if self.guard.is_shut(now) { Failure::LoginsPaused } else { Failure::Unanswered });
+    }
+
     fn expire(&mut self, now: Duration) {
+        if self.is_refused_by_silence() {
+            return self.refused_by_silence(now);
+        }
         let Some(job) = &self.job else { return };
         let (stage, sent) = (self.stage(), job.sent);
         let failure = if job.heard { Failure::TooSlow { stage, sent } } else { Failure::Silent { stage, sent } };
@@ -569,6 +712,9 @@ impl Session {
     /// Begins a login, from another source port than the last.
     fn open(&mut self, now: Duration) {
         self.retire();
+        if self.guard.is_shut(now) {
+            return self.fail(now, Failure::LoginsPaused);
+        }
         let Some(job) = &mut self.job else { return };
         if let Err(attempts) = job.attempt() {
             return self.fail(now, Failure::Restless { attempts });
@@ -595,6 +741,7 @@ impl Session {
         self.exchange = None;
         self.timer = None;
         self.send = false;
+        self.probe = Probe::default();
         if let State::Up(live) = std::mem::replace(&mut self.state, State::Idle) {
             self.farewell = Some(live);
         }
@@ -641,6 +788,9 @@ impl Session {
 
     fn fail(&mut self, now: Duration, failure: Failure) {
         self.retire();
+        if failure.class() == ErrorClass::Auth && failure != Failure::LoginsPaused {
+            self.guard.refused(now);
+        }
         self.finish(now, Err(failure));
     }
 
@@ -671,4 +821,12 @@ impl Session {
         self.send = false;
         self.closed = true;
     }
+}
+
+/// The answer to Get Channel Authentication Capabilities, if it is one.
+fn capabilities_reply(message: &[u8]) -> Option<LanReply<'_>> {
+    let (netfn, command) = GetAuthCapabilities::NUMBERS;
+    // ipmisim's checksum is wrong here.
+    let reply = wire::decode_reply(message, Checksums::Ignored);
+    reply.ok().filter(|reply| (reply.netfn, reply.command) == (netfn | 1, command))
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use picket_common::driver::IPMI;
 use picket_common::secret::Secret;
 
+use super::quirks::{Quirk, Quirks, Wishes};
 use super::suite::Suite;
 
 /// Most bytes of a user name (IPMI 2.0 §22.28).
@@ -13,9 +14,6 @@ pub const MAX_USERNAME: usize = 16;
 pub const MAX_KEY: usize = 20;
 /// Bytes of the short form of a password, which some BMCs keep of a longer one.
 const SHORT_PASSWORD: usize = 16;
-
-/// Every quirk's name; any other is refused.
-pub const QUIRKS: [&str; 4] = ["opensesspriv", "authcap", "idzero", "nochecksumcheck"];
 
 /// A privilege level of a session (table 22-19).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,20 +36,26 @@ impl Privilege {
             Self::Administrator => 4,
         }
     }
-}
 
-/// Tolerances for known faults. Each that drops a check is off unless the host's options name it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Quirks {
-    /// Login codes are made with the privilege of Open Session instead of RAKP 1's role byte (Dell C5220, Supermicro
-    /// X8DTH, Intel S2600JF, Quanta). Detected without this: both sides still prove the password.
-    pub open_session_privilege: bool,
-    /// Get Channel Authentication Capabilities answers nonsense: log in whatever it says.
-    pub ignore_auth_capabilities: bool,
-    /// Packets of a session carry session id 0; the authentication code still tells them apart.
-    pub session_id_zero: bool,
-    /// The checksums of messages inside a session are wrong; the authentication code still covers the message.
-    pub ignore_checksums: bool,
+    /// Its name, as options and facts have it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Operator => "operator",
+            Self::Administrator => "administrator",
+        }
+    }
+
+    /// This level and no other to fall back to.
+    #[must_use]
+    pub const fn alone(self) -> &'static [Self] {
+        match self {
+            Self::User => &[Self::User],
+            Self::Operator => &[Self::Operator],
+            Self::Administrator => &[Self::Administrator],
+        }
+    }
 }
 
 /// How the BMC is reached.
@@ -61,6 +65,25 @@ pub enum Interface {
     Lanplus,
     /// `/dev/ipmi0` of the agent's own host.
     Open,
+}
+
+/// How many bytes of a password the BMC keeps (§22.30).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PasswordRule {
+    /// Up to 20; a password of up to 16 is set in the short form, which every BMC takes.
+    Auto,
+    /// 16, always in the short form.
+    Sixteen,
+    /// 20, always in the long form.
+    Twenty,
+}
+
+/// A password as Set User Password takes it.
+pub struct NewPassword {
+    /// Its bytes.
+    pub bytes: Secret<Vec<u8>>,
+    /// In the long form.
+    pub long: bool,
 }
 
 /// Everything a session needs to know, checked.
@@ -79,8 +102,12 @@ pub struct Settings {
     pub privileges: &'static [Privilege],
     /// Whether the user is looked up by name alone (bit 0x10 of the role byte).
     pub name_only: bool,
-    /// Tolerances.
-    pub quirks: Quirks,
+    /// What the host's option wants tolerated, and what not.
+    pub wishes: Wishes,
+    /// How many bytes of a password the BMC keeps.
+    pub password_rule: PasswordRule,
+    /// The host boots by UEFI, not by a legacy BIOS.
+    pub boots_by_uefi: bool,
 }
 
 /// An option, name or password that cannot work. Never shows a secret.
@@ -93,7 +120,7 @@ pub enum SettingError {
         name: String,
     },
     /// A quirk that does not exist.
-    #[error("quirk `{name}` is not known; known are {}", QUIRKS.join(", "))]
+    #[error("quirk `{name}` is not known; known are {}, and no- before each", Quirk::ALL.map(Quirk::name).join(", "))]
     UnknownQuirk {
         /// As given.
         name: String,
@@ -121,6 +148,12 @@ pub enum SettingError {
     /// A BMC key that starts like hexadecimal and is not.
     #[error("option `kg` starts with 0x but is not hexadecimal")]
     BadKey,
+    /// A password that cannot be set at all.
+    #[error("the new password cannot be set: {why}")]
+    BadNewPassword {
+        /// In words.
+        why: &'static str,
+    },
 }
 
 impl SettingError {
@@ -133,6 +166,7 @@ impl SettingError {
             Self::BadValue { .. } => "bad-option",
             Self::TooLong { .. } => "too-long",
             Self::BadKey => "bad-kg",
+            Self::BadNewPassword { .. } => "bad-new-password",
         }
     }
 }
@@ -151,9 +185,10 @@ impl Settings {
             suites: &[Suite::Seventeen, Suite::Three],
             privileges: &[Privilege::Operator, Privilege::Administrator, Privilege::User],
             name_only: true,
-            quirks: Quirks::default(),
+            wishes: Wishes::default(),
+            password_rule: PasswordRule::Auto,
+            boots_by_uefi: true,
         };
-        let mut password_length = "auto";
         for (name, value) in options {
             match name.as_str() {
                 "interface" => settings.interface = interface(value)?,
@@ -161,20 +196,50 @@ impl Settings {
                 "cipher_suite" => settings.suites = suites(value)?,
                 "kg" => settings.bmc_key = bmc_key(value)?,
                 "name_only" => settings.name_only = switch("name_only", value)?,
-                "password_length" => password_length = value,
-                "quirks" => settings.quirks = quirks(value)?,
+                "password_length" => settings.password_rule = password_rule(value)?,
+                "boot_mode" => settings.boots_by_uefi = boots_by_uefi(value)?,
+                "quirks" => {
+                    settings.wishes = Wishes::read(value).map_err(|name| SettingError::UnknownQuirk { name: name.to_owned() })?;
+                }
                 _ => return Err(SettingError::UnknownOption { name: name.clone() }),
             }
         }
-        settings.passwords = passwords(password.as_bytes(), password_length)?;
+        let cuts = !settings.wishes.off.has(Quirk::ShortPassword);
+        settings.passwords = passwords(password.as_bytes(), settings.password_rule, cuts)?;
         Ok(settings)
     }
 
-    /// The quirks in force that drop a check, for a warning.
+    /// The checks that the host's option drops, for a warning.
+    pub fn dropped_checks(&self) -> impl Iterator<Item = Quirk> {
+        self.wishes.on.iter().filter(|quirk| quirk.drops_a_check())
+    }
+
+    /// Whether `quirk` is in force before the BMC is known.
     #[must_use]
-    pub fn dropped_checks(&self) -> Vec<&'static str> {
-        let all = [(self.quirks.session_id_zero, "idzero"), (self.quirks.ignore_checksums, "nochecksumcheck")];
-        all.into_iter().filter_map(|(on, name)| on.then_some(name)).collect()
+    pub fn tolerates(&self, quirk: Quirk) -> bool {
+        self.wishes.in_force(Quirks::default(), None).has(quirk)
+    }
+
+    /// Checks a password that is to be set, so that nothing is sent that the BMC would cut or could not keep.
+    ///
+    /// # Errors
+    /// Empty, with a zero byte, longer than the rule allows, or for the user without a name.
+    pub fn new_password(&self, password: &str) -> Result<NewPassword, SettingError> {
+        let bad = |why| Err(SettingError::BadNewPassword { why });
+        if self.username.is_empty() {
+            return bad("the login has no user name, and the anonymous user's password is not touched");
+        }
+        if password.is_empty() {
+            return bad("it is empty");
+        }
+        if password.bytes().any(|byte| byte == 0) {
+            return bad("it has a zero byte, which ends a password in IPMI");
+        }
+        let sixteen = self.password_rule == PasswordRule::Sixteen || self.tolerates(Quirk::ShortPassword);
+        let max = if sixteen { SHORT_PASSWORD } else { MAX_KEY };
+        let bytes = Secret::new(within("new password", password.as_bytes(), max)?);
+        let long = self.password_rule == PasswordRule::Twenty || bytes.expose().len() > SHORT_PASSWORD;
+        Ok(NewPassword { bytes, long })
     }
 }
 
@@ -225,28 +290,31 @@ fn bmc_key(value: &str) -> Result<Option<Secret<Vec<u8>>>, SettingError> {
     Ok((!none).then_some(key))
 }
 
-fn quirks(value: &str) -> Result<Quirks, SettingError> {
-    let mut quirks = Quirks::default();
-    for name in value.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-        match name {
-            "opensesspriv" => quirks.open_session_privilege = true,
-            "authcap" => quirks.ignore_auth_capabilities = true,
-            "idzero" => quirks.session_id_zero = true,
-            "nochecksumcheck" => quirks.ignore_checksums = true,
-            _ => return Err(SettingError::UnknownQuirk { name: name.to_owned() }),
-        }
+fn password_rule(value: &str) -> Result<PasswordRule, SettingError> {
+    match value {
+        "auto" => Ok(PasswordRule::Auto),
+        "16" => Ok(PasswordRule::Sixteen),
+        "20" => Ok(PasswordRule::Twenty),
+        _ => Err(bad("password_length", value, "auto, 16 or 20")),
     }
-    Ok(quirks)
 }
 
-fn passwords(password: &[u8], length: &str) -> Result<Vec<Secret<Vec<u8>>>, SettingError> {
+fn boots_by_uefi(value: &str) -> Result<bool, SettingError> {
+    match value {
+        "uefi" => Ok(true),
+        "legacy" => Ok(false),
+        _ => Err(bad("boot_mode", value, "uefi or legacy")),
+    }
+}
+
+/// The forms of a password; `cuts` says that the BMC may have kept less of a long one than it was given.
+fn passwords(password: &[u8], rule: PasswordRule, cuts: bool) -> Result<Vec<Secret<Vec<u8>>>, SettingError> {
     let short = || Secret::new(password.iter().copied().take(SHORT_PASSWORD).collect::<Vec<u8>>());
-    match length {
-        "auto" if password.len() <= SHORT_PASSWORD => Ok(vec![short()]),
-        "auto" => Ok(vec![Secret::new(within("password", password, MAX_KEY)?), short()]),
-        "16" => Ok(vec![short()]),
-        "20" => Ok(vec![Secret::new(within("password", password, MAX_KEY)?)]),
-        _ => Err(bad("password_length", length, "auto, 16 or 20")),
+    match rule {
+        PasswordRule::Auto if password.len() <= SHORT_PASSWORD => Ok(vec![short()]),
+        PasswordRule::Auto if cuts => Ok(vec![Secret::new(within("password", password, MAX_KEY)?), short()]),
+        PasswordRule::Sixteen => Ok(vec![short()]),
+        PasswordRule::Auto | PasswordRule::Twenty => Ok(vec![Secret::new(within("password", password, MAX_KEY)?)]),
     }
 }
 
@@ -275,7 +343,7 @@ mod tests {
         let settings = parse("secret", &[]).unwrap();
         assert_eq!(settings.suites, [Suite::Seventeen, Suite::Three]);
         assert_eq!(settings.privileges.first(), Some(&Privilege::Operator));
-        assert!(settings.name_only && settings.bmc_key.is_none() && settings.dropped_checks().is_empty());
+        assert!(settings.name_only && settings.bmc_key.is_none() && settings.dropped_checks().next().is_none());
         assert_eq!(settings.interface, Interface::Lanplus);
     }
 
@@ -300,6 +368,7 @@ mod tests {
             (("password_length", "8"), "auto, 16 or 20"),
             (("name_only", "maybe"), "true or false"),
             (("interface", "lan"), "lanplus or open"),
+            (("boot_mode", "bios"), "uefi or legacy"),
         ];
         for (option, text) in table {
             let error = parse("secret", &[option]).err().unwrap().to_string();
@@ -318,6 +387,30 @@ mod tests {
         assert_eq!(forms("0123456789abcdefghij", "20"), [20]);
         assert!(parse("0123456789abcdefghijk", &[]).is_err());
         assert!(parse("0123456789abcdefghijk", &[("password_length", "16")]).is_ok());
+    }
+
+    #[test]
+    fn a_new_password_is_judged_before_it_is_sent() {
+        let judge = |password: &str, rule: &str| {
+            let settings = parse("old", &[("password_length", rule)]).unwrap();
+            settings.new_password(password).map(|new| (new.bytes.expose().len(), new.long)).map_err(|error| error.code())
+        };
+        for (password, rule, expected) in [
+            ("0123456789abcdef", "auto", Ok((16, false))),
+            ("0123456789abcdefg", "auto", Ok((17, true))),
+            ("0123456789abcdefghij", "auto", Ok((20, true))),
+            ("0123456789abcdefghijk", "auto", Err("too-long")),
+            ("0123456789abcdefg", "16", Err("too-long")),
+            ("short", "16", Ok((5, false))),
+            ("short", "20", Ok((5, true))),
+            ("ä123456789abcdef", "16", Err("too-long")),
+            ("", "auto", Err("bad-new-password")),
+            ("a\0b", "auto", Err("bad-new-password")),
+        ] {
+            assert_eq!(judge(password, rule), expected, "{password:?} {rule}");
+        }
+        let nameless = Settings::parse("", "old", &BTreeMap::new()).unwrap();
+        assert_eq!(nameless.new_password("new").err().unwrap().code(), "bad-new-password");
     }
 
     #[test]

@@ -40,6 +40,12 @@ pub struct Faults {
     /// Forgets every session.
     pub forget_sessions: bool,
     pub silent: bool,
+    /// Answers no RAKP 1 of a user it does not know.
+    pub silent_to_strangers: bool,
+    /// Says 0x02 to a second copy of a RAKP 1 that it left without an answer.
+    pub forgets_strangers: bool,
+    /// Commands (netfn, command) that are executed and not answered.
+    pub unanswered: Vec<(u8, u8)>,
     /// Keeps 16 bytes of a password.
     pub short_passwords: bool,
 }
@@ -59,6 +65,8 @@ pub struct BmcSession {
     pub up: bool,
     privilege: u8,
     sequence: u32,
+    /// No RAKP 1 came yet.
+    fresh: bool,
 }
 
 pub struct TestBmc {
@@ -76,7 +84,13 @@ pub struct TestBmc {
     /// How many RAKP 3 had a wrong code.
     pub bad_logins: usize,
     pub rakp_1: usize,
+    /// How many RAKP 1 named a user that does not exist: refused logins, by a BMC's book.
+    pub strangers: usize,
     pub guid: [u8; 16],
+    /// Boot options by parameter.
+    pub boot: HashMap<u8, Vec<u8>>,
+    /// The last Chassis Identify.
+    pub identify: Vec<u8>,
     seed: u8,
 }
 
@@ -99,7 +113,10 @@ impl TestBmc {
             proposed: Vec::new(),
             bad_logins: 0,
             rakp_1: 0,
+            strangers: 0,
             guid: *b"guid-of-test-bmc",
+            boot: HashMap::new(),
+            identify: Vec::new(),
             seed: 1,
         }
     }
@@ -183,6 +200,7 @@ impl TestBmc {
             up: false,
             privilege: 2,
             sequence: 0,
+            fresh: true,
         });
         let [auth, integrity, confidentiality] = match suite {
             3 => [1, 1, 1],
@@ -210,18 +228,26 @@ impl TestBmc {
         let kg_faults = self.faults.clone();
         let guid = self.guid;
         let session = self.sessions.iter_mut().find(|session| session.id == id)?;
+        let console_id = session.console_id;
         let refuse = |status: u8| {
             let mut answer = vec![tag, status, 0, 0];
-            answer.extend(session.console_id.to_le_bytes());
+            answer.extend(console_id.to_le_bytes());
             Some(outside(0x13, &answer))
         };
+        if kg_faults.forgets_strangers && user.is_none() && !std::mem::take(&mut session.fresh) {
+            return refuse(0x02);
+        }
         if kg_faults.silent_rakp_1 {
             return None;
         }
         if let Some(status) = kg_faults.rakp_2_status.get(&(role & 0x0F)) {
             return refuse(*status);
         }
-        let Some((password, _)) = user else { return refuse(0x0D) };
+        let Some((password, _)) = user else {
+            self.strangers += 1;
+            let refusal = refuse(0x0D);
+            return if kg_faults.silent_to_strangers { None } else { refusal };
+        };
         session.console_random = payload[8..24].to_vec();
         session.bmc_random = bmc_random;
         session.role = if kg_faults.open_session_privilege { session.privilege_asked } else { role };
@@ -316,12 +342,23 @@ impl TestBmc {
         if (netfn, command) == (6, 0x3C) {
             self.sessions.remove(index);
         }
-        Some(sealed)
+        (!self.faults.unanswered.contains(&(netfn, command))).then_some(sealed)
+    }
+
+    /// The users by id, from 1.
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.users.keys().cloned().collect();
+        names.sort();
+        names
     }
 
     fn execute(&mut self, index: usize, netfn: u8, command: u8, data: &[u8]) -> (u8, Vec<u8>) {
         let session = &mut self.sessions[index];
-        let needs = if (netfn, command) == (0, 2) { 3 } else { 2 };
+        let needs = match (netfn, command) {
+            (0, 2 | 4 | 8 | 9) | (6, 0x44 | 0x46) => 3,
+            (6, 0x47) => 4,
+            _ => 2,
+        };
         if let Some(code) = self.faults.codes.pop_front()
             && code != 0
         {
@@ -350,7 +387,33 @@ impl TestBmc {
                 }
                 (0, Vec::new())
             }
+            (0, 4) => {
+                self.identify = data.to_vec();
+                (0, Vec::new())
+            }
+            (0, 8) => {
+                self.boot.insert(data[0], data[1..].to_vec());
+                (0, Vec::new())
+            }
+            (0, 9) => (0, [&[1, data[0]][..], self.boot.get(&data[0]).map_or(&[0; 5][..], Vec::as_slice)].concat()),
+            (6, 0x01) => (0, vec![0x20, 1, 2, 0x34, 2, 0, 0xA2, 0x02, 0, 0x00, 0x01]),
+            (6, 0x37) => (0, self.guid.to_vec()),
             (6, 0x3C) => (0, Vec::new()),
+            (6, 0x44) => {
+                let names = self.names();
+                let limit = names.get(usize::from(data[1]) - 1).map_or(0x0F, |name| self.users[name].1);
+                (0, vec![u8::try_from(names.len()).unwrap(), 1, 0, 0x10 | limit])
+            }
+            (6, 0x46) => match self.names().get(usize::from(data[0]) - 1) {
+                Some(name) => (0, name.bytes().chain(std::iter::repeat(0)).take(16).collect()),
+                None => (0xCC, Vec::new()),
+            },
+            (6, 0x47) => {
+                let name = self.names()[usize::from(data[0] & 0x3F) - 1].clone();
+                let password = data[2..].iter().copied().take_while(|byte| *byte != 0).collect();
+                self.users.get_mut(&name).unwrap().0 = String::from_utf8(password).unwrap();
+                (0, Vec::new())
+            }
             _ => (0xC1, Vec::new()),
         }
     }

@@ -18,13 +18,14 @@ use tokio::sync::oneshot;
 use super::budget::Budget;
 use super::ports::{PORTS, Ports};
 use super::random::SystemRandom;
-use super::slot::{Pending, Slot, Whereabouts, error, key, refuse};
+use super::slot::{Pending, Slot, Turn, Whereabouts, error, key, refuse};
 use super::{DEFAULT_PORT, DESCRIPTOR, Inbox, Input, IpmiError, closed};
 use crate::bmc::{Bmc, Completion, DriverError, ErrorClass, Job};
 use crate::clock;
 use crate::driver::Completions;
 use crate::driver::address::AllowedNetworks;
-use crate::ipmi::{Event, Session, Settings, power, wire};
+use crate::ipmi::session::Learned;
+use crate::ipmi::{Event, Script, Session, Settings, wire};
 
 /// Timers are exact to this: at most 250 wake-ups a second come from them.
 const TICK: Duration = Duration::from_millis(4);
@@ -204,8 +205,13 @@ impl Engine {
         match self.slot_of(now, &job.bmc) {
             Ok(index) => {
                 let deadline = now.saturating_add(job.timeout);
-                if let Some(slot) = self.slot(index) {
-                    slot.queue.push_back(Pending { job, deadline, taken: now });
+                let Some(slot) = self.slot(index) else { return };
+                match Script::new(job.ask, job.new_password.as_ref(), slot.session.settings()) {
+                    Ok(script) => slot.queue.push_back(Pending { job, script, deadline, taken: now }),
+                    Err(wrong) => {
+                        let error = error(&slot.bmc, ErrorClass::Setting, wrong.code(), wrong.to_string(), false);
+                        return self.done.push(refuse(&job, now, error));
+                    }
                 }
                 self.start(now, index);
                 self.touch(index);
@@ -218,9 +224,15 @@ impl Engine {
     fn slot_of(&mut self, now: Duration, bmc: &Arc<Bmc>) -> Result<u16, DriverError> {
         let known = self.hosts.get(&bmc.host).copied();
         let mut first_port = 0;
+        let mut learned = Learned::default();
         if let Some(index) = known {
-            if self.slot(index).is_some_and(|slot| slot.bmc.revision == bmc.revision) {
-                return Ok(index);
+            if let Some(slot) = self.slot(index) {
+                if slot.bmc.revision == bmc.revision {
+                    return Ok(index);
+                }
+                if is_same_login(&slot.bmc, bmc) {
+                    learned = slot.session.learned();
+                }
             }
             self.drop_host(now, &bmc.host);
             // Not from the port of the session that is being closed.
@@ -233,12 +245,12 @@ impl Engine {
             None => Whereabouts::Unknown,
         };
         for quirk in settings.dropped_checks() {
-            tracing::warn!(host = %bmc.host, quirk, "a check is dropped for this BMC by its options");
+            tracing::warn!(host = %bmc.host, quirk = quirk.name(), "a check is dropped for this BMC by its options");
         }
         let index = self
             .free_index()
             .ok_or_else(|| error(bmc, ErrorClass::Setting, "too-many-bmcs", "one ipmi driver serves at most 65,535 BMCs", false))?;
-        let session = Session::new(Arc::new(settings), index, first_port, PORTS);
+        let session = Session::new(Arc::new(settings), index, first_port, PORTS).recalling(learned);
         let slot = Slot::new(Arc::clone(bmc), session, whereabouts);
         if let Some(place) = self.slots.get_mut(usize::from(index)) {
             *place = Some(Box::new(slot));
@@ -283,7 +295,7 @@ impl Engine {
             slot.in_line = true;
             return self.line.push_back(index);
         }
-        let Some(pending) = slot.queue.pop_front() else {
+        let Some(mut pending) = slot.queue.pop_front() else {
             slot.closing = true;
             slot.session.close(now);
             return self.touch(index);
@@ -293,7 +305,7 @@ impl Engine {
             return self.resolve(index);
         }
         slot.send_error = None;
-        let request = power::request(pending.job.ask, pending.deadline);
+        let request = pending.script.begin(now, pending.deadline);
         if slot.session.request(now, request).is_ok() {
             slot.active = Some(pending);
         }
@@ -465,8 +477,22 @@ impl Engine {
                 None => break,
                 Some(Event::Closed) => return self.free(index),
                 Some(Event::Done(result)) => {
-                    if let Some(pending) = slot.active.take() {
-                        self.done.push(slot.complete(&pending, result));
+                    let Some(mut pending) = slot.active.take() else { continue };
+                    match slot.turn(now, &mut pending, result) {
+                        Turn::Through(completion) => {
+                            if pending.script.leaves() {
+                                slot.session.leave();
+                            }
+                            self.done.push(completion);
+                        }
+                        Turn::Again(request) => {
+                            if slot.session.request(now, request).is_ok() {
+                                slot.active = Some(pending);
+                            } else {
+                                // The session is being closed; its job ends as those that waited do.
+                                self.done.push(closed(&pending.job));
+                            }
+                        }
                     }
                 }
             }
@@ -611,6 +637,11 @@ impl Ending {
     const fn now() -> Self {
         Self { grace: Duration::ZERO, end: Duration::ZERO, tell: Vec::new() }
     }
+}
+
+/// Whether two revisions of settings differ in the password alone, so that what was found out about the BMC still counts.
+fn is_same_login(one: &Bmc, other: &Bmc) -> bool {
+    (&one.address, one.port, &one.username, &one.options) == (&other.address, other.port, &other.username, &other.options)
 }
 
 fn poller(ports: &Ports, wake: &OwnedFd) -> rustix::io::Result<OwnedFd> {

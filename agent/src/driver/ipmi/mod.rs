@@ -1,7 +1,7 @@
 //! Driver `ipmi`: every IPMI 2.0 BMC of the agent from one thread, a few UDP sockets and one heap of timers.
 //!
-//! The protocol is [`crate::ipmi`]'s; here are sockets, the clock and the mapping of jobs. A job becomes one request of
-//! one session; nothing here decides what a reading means, counts refused logins or begins a login without a job.
+//! The protocol is [`crate::ipmi`]'s; here are sockets, the clock and the mapping of jobs. A job becomes the requests of one
+//! script in one session; nothing here decides what a reading means, counts refused logins or begins a login without a job.
 //! A host with the option `interface = "open"` is served by [`super::open`] through the agent's own `/dev/ipmi0`.
 
 mod budget;
@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 
 use super::address::AllowedNetworks;
 use super::{Completions, Descriptor, Driver};
-use crate::bmc::{Completion, DriverError, ErrorClass, Job, SHUTTING_DOWN};
+use crate::bmc::{Ask, Completion, DriverError, ErrorClass, Job, SHUTTING_DOWN};
 use crate::clock;
 
 /// Port of RMCP.
@@ -162,6 +162,22 @@ impl Ipmi {
 impl Driver for Ipmi {
     fn descriptor(&self) -> &'static Descriptor {
         &DESCRIPTOR
+    }
+
+    fn serves(&self, ask: Ask) -> bool {
+        match ask {
+            Ask::Status
+            | Ask::On
+            | Ask::Off
+            | Ask::Soft
+            | Ask::Reset
+            | Ask::Diag
+            | Ask::Identify { .. }
+            | Ask::Bootdev { .. }
+            | Ask::Inspect
+            | Ask::TryLogin
+            | Ask::SetPassword => true,
+        }
     }
 
     fn submit(&self, jobs: Vec<Job>) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::DESCRIPTOR;
 use super::budget::Place;
 use crate::bmc::{Bmc, Completion, DriverError, ErrorClass, Job};
-use crate::ipmi::{Failure, Reply, Session, power};
+use crate::ipmi::{Failure, Next, Reply, Request, Script, Session};
 
 /// Where a BMC is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,11 +33,18 @@ impl Whereabouts {
     }
 }
 
-/// A job with its deadline (time since boot).
+/// A job with how far it is and its deadline (time since boot).
 pub struct Pending {
     pub job: Job,
+    pub script: Script,
     pub deadline: Duration,
     pub taken: Duration,
+}
+
+/// What follows the end of a request.
+pub enum Turn {
+    Again(Request),
+    Through(Completion),
 }
 
 /// See the module.
@@ -86,25 +93,35 @@ impl Slot {
         [self.session.poll_timeout(), waiting].into_iter().flatten().min()
     }
 
-    /// The completion of a job that its session is through with.
-    pub fn complete(&self, pending: &Pending, result: Result<Reply, Failure>) -> Completion {
+    /// What follows the end of a job's request: the next one, or the job's end.
+    pub fn turn(&self, now: Duration, pending: &mut Pending, ended: Result<Reply, Failure>) -> Turn {
+        let (settings, about) = (self.session.settings(), self.session.about());
         let ticket = pending.job.ticket;
-        match result {
-            Ok(reply) => {
-                let result = power::answer(pending.job.ask, &reply)
-                    .map_err(|no| error(&self.bmc, no.class(), no.code(), no.to_string(), no.maybe_sent()));
-                Completion { ticket, begun: reply.begun, result }
+        match (pending.script.next(now, pending.deadline, ended.as_ref(), settings, &about), ended) {
+            (Next::Ask(request), _) => Turn::Again(request),
+            (Next::End(result), ended) => {
+                let begun = ended.map_or(pending.taken, |reply| reply.begun);
+                let result = result.map_err(|no| error(&self.bmc, no.class(), no.code(), no.to_string(), no.maybe_sent()));
+                Turn::Through(Completion { ticket, begun, result })
             }
-            Err(failure) => Completion { ticket, begun: pending.taken, result: Err(self.failed(&failure)) },
+            (Next::Failed, Err(failure)) => {
+                let result = Err(self.failed(&failure, &pending.script));
+                Turn::Through(Completion { ticket, begun: pending.taken, result })
+            }
+            // Not reached: an answer is not a failure.
+            (Next::Failed, Ok(_)) => {
+                let unclear = error(&self.bmc, ErrorClass::Protocol, "unclear", "an answer that fits nothing", false);
+                Turn::Through(Completion { ticket, begun: pending.taken, result: Err(unclear) })
+            }
         }
     }
 
-    fn failed(&self, failure: &Failure) -> DriverError {
+    fn failed(&self, failure: &Failure, script: &Script) -> DriverError {
         let text = match (failure.class(), self.send_error) {
             (ErrorClass::Connection, Some(kind)) => format!("{failure}; sending failed: {kind}"),
             _ => failure.to_string(),
         };
-        error(&self.bmc, failure.class(), failure.code(), text, failure.maybe_sent())
+        error(&self.bmc, failure.class(), failure.code(), text, failure.maybe_sent() && script.is_order_out())
     }
 }
 

@@ -121,9 +121,60 @@ fn refused_logins_are_told_from_silence() {
     let mut silent = Pair::operator();
     silent.bmc.faults.silent_rakp_1 = true;
     let failure = silent.ask(Ask::Status, 20 * SECOND).unwrap_err();
-    assert_eq!(failure, Failure::Silent { stage: Stage::Rakp1, sent: false });
+    assert_eq!(failure, Failure::Unanswered);
     assert_eq!((failure.class(), failure.code().as_str()), (ErrorClass::Connection, "rakp1-silent"));
     assert!(failure.to_string().contains("unknown user?"));
+}
+
+/// Whatever a BMC makes of a user it does not know, it counts two refused logins in fifteen minutes at most.
+#[test]
+fn no_more_than_two_refused_logins_in_fifteen_minutes_whatever_is_asked() {
+    for (silent, forgets) in [(false, false), (true, false), (true, true)] {
+        for timeout in [2 * SECOND, 5 * SECOND, 10 * SECOND] {
+            let mut pair = Pair::new("nobody", "oper", &[]);
+            pair.bmc.faults.silent_to_strangers = silent;
+            pair.bmc.faults.forgets_strangers = forgets;
+            let begin = pair.now;
+            let mut classes = Vec::new();
+            while pair.now < begin + 14 * 60 * SECOND {
+                classes.push(pair.ask(Ask::Status, timeout).unwrap_err().class());
+                pair.idle(5 * SECOND);
+            }
+            // A copy of the one RAKP 1 is no other login.
+            let sent = pair.sent_of(RAKP_1);
+            let logins: std::collections::BTreeSet<&[u8]> = sent.iter().map(|(_, _, bytes)| &bytes[16 + 8..16 + 24]).collect();
+            assert_eq!(logins.len(), 2, "silent {silent}, forgets {forgets}, {timeout:?}");
+            assert_eq!(classes.last(), Some(&ErrorClass::Auth), "the rack is told, so that it pauses over a restart too");
+            pair.idle(2 * 60 * SECOND);
+            assert!(pair.ask(Ask::Status, timeout).is_err());
+            let before = pair.sent_of(RAKP_1).len();
+            assert!(before > 2, "tried again after the pause");
+            pair.bmc.users.insert("nobody".into(), ("oper".into(), 3));
+            pair.idle(16 * 60 * SECOND);
+            assert_eq!(pair.status(), Ok(Reading::On), "and the account was made meanwhile");
+        }
+    }
+}
+
+#[test]
+fn a_lossy_network_is_seldom_taken_for_a_refusal() {
+    let (mut logins, mut paused) = (0, 0);
+    for seed in 0..40 {
+        let mut pair = Pair::operator();
+        let mut dice = Counter(seed);
+        pair.network = Box::new(move |_, _| {
+            let mut byte = [0];
+            dice.fill(&mut byte);
+            if byte[0] < 77 { Fate::Lost } else { Fate::After(MS) }
+        });
+        for _ in 0..10 {
+            logins += 1;
+            paused += usize::from(pair.ask(Ask::Status, 5 * SECOND) == Err(Failure::LoginsPaused));
+            // The session is lost in between, so that each is a login.
+            pair.idle(60 * SECOND);
+        }
+    }
+    assert!(paused * 20 < logins, "{paused} of {logins} with three datagrams of ten lost");
 }
 
 #[test]
@@ -199,10 +250,13 @@ fn a_wrong_password_is_never_sent_again() {
 
 #[test]
 fn privilege_falls_back_to_the_users_exact_maximum() {
-    // RAKP 2 refuses the level.
-    for status in [0x09, 0x0D] {
+    // RAKP 2 refuses the level. 0x0D can also mean that there is no such user, so the next level is the next request's.
+    for (status, refused) in [(0x09, 0), (0x0D, 1)] {
         let mut pair = Pair::new("admin", "secret", &[]);
         pair.bmc.faults.rakp_2_status.insert(3, status);
+        for _ in 0..refused {
+            assert_eq!(pair.status(), Err(Failure::LoginRefused { stage: Stage::Rakp1, status }));
+        }
         assert_eq!(pair.status(), Ok(Reading::On), "{status:#x}");
         assert_eq!(pair.bmc.bad_logins, 0);
         let before = pair.bmc.rakp_1;

@@ -3,17 +3,21 @@
 mod hostile;
 mod live;
 mod login;
+mod scripts;
 mod vectors;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use picket_common::secret::Secret;
+
 use super::request::{Event, Reply};
 use super::session::Session;
-use super::settings::Settings;
+use super::settings::{SettingError, Settings};
 use super::testbmc::TestBmc;
-use super::{Failure, Random, power};
+use super::unusable::Unusable;
+use super::{Failure, Next, Random, Script, power};
 use crate::bmc::{Answer, Ask, PowerReply, Reading};
 
 pub const MS: Duration = Duration::from_millis(1);
@@ -44,6 +48,14 @@ pub enum Fate {
     Lost,
     /// Delivered at each of these times.
     Often(Vec<Duration>),
+}
+
+/// Why a script did not end in an answer.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Broken {
+    Setting(SettingError),
+    Unusable(Unusable),
+    Failure(Failure, bool),
 }
 
 pub type Network = Box<dyn FnMut(Way, &[u8]) -> Fate>;
@@ -108,6 +120,44 @@ impl Pair {
                 None => assert!(self.now <= deadline, "no end by the deadline"),
             }
         }
+    }
+
+    /// Waits for the end of the request outstanding.
+    fn ended(&mut self, deadline: Duration) -> Result<Reply, Failure> {
+        loop {
+            match self.step(deadline) {
+                Some(Event::Done(result)) => return result,
+                Some(Event::Closed) => panic!("closed"),
+                None => assert!(self.now <= deadline, "no end by the deadline"),
+            }
+        }
+    }
+
+    /// Plays a whole script; what the driver would say, and whether something may have been done when it failed.
+    pub fn play(&mut self, ask: Ask, new_password: Option<&str>, timeout: Duration) -> Result<Answer, Broken> {
+        let deadline = self.now + timeout;
+        let new_password = new_password.map(|password| Secret::new(password.to_owned()));
+        let mut script = Script::new(ask, new_password.as_ref(), self.session.settings()).map_err(Broken::Setting)?;
+        let mut request = script.begin(self.now, deadline);
+        let result = loop {
+            self.session.request(self.now, request).expect("the session is free");
+            let ended = self.ended(deadline);
+            let (settings, about) = (Arc::clone(self.session.settings()), self.session.about());
+            match script.next(self.now, deadline, ended.as_ref(), &settings, &about) {
+                Next::Ask(next) => request = next,
+                Next::End(result) => break result.map_err(Broken::Unusable),
+                Next::Failed => {
+                    let failure = ended.unwrap_err();
+                    let maybe_sent = failure.maybe_sent() && script.is_order_out();
+                    break Err(Broken::Failure(failure, maybe_sent));
+                }
+            }
+        };
+        if script.leaves() {
+            self.session.leave();
+        }
+        self.idle(5 * MS);
+        result
     }
 
     pub fn status(&mut self) -> Result<Reading, Failure> {
