@@ -1,7 +1,7 @@
 //! Driver `ipmi` against a BMC that is not ours: OpenIPMI's `ipmi_sim` (Debian package `openipmi`), which must be
 //! installed. It speaks suite 3 only, so every first login here falls back from suite 17.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test ends by panicking")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,10 +12,12 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use picket_agent::bmc::{Answer, Ask, Bmc, Completion, DriverError, ErrorClass, Job, PowerReply, Reading};
+use picket_agent::bmc::{Answer, Ask, Bmc, Completion, DriverError, ErrorClass, Job, NOT_SUPPORTED, PowerReply, Reading};
 use picket_agent::driver::Driver;
 use picket_agent::driver::address::AllowedNetworks;
 use picket_agent::driver::ipmi::Ipmi;
+use picket_common::command::{BootDevice, Persistence};
+use picket_common::facts::Capability;
 use picket_common::secret::Secret;
 
 /// Answers and orders `ipmi_sim` gets from its chassis; every order is written down.
@@ -24,7 +26,8 @@ folder=$1
 [ "$2" = set ] && echo "$3 $4" >>"$folder/actions"
 case "$2 $3" in
   "get power") echo "power:$(cat "$folder/power")" ;;
-  "get boot") echo "boot:none" ;;
+  "get boot") echo "boot:$(cat "$folder/boot")" ;;
+  "set boot") echo "$4" >"$folder/boot" ;;
   "set power") echo "$4" >"$folder/power" ;;
   "set shutdown") echo 0 >"$folder/power" ;;
 esac
@@ -50,6 +53,7 @@ impl Sim {
         fs::create_dir(path("state")).unwrap();
         fs::write(path("power"), "1\n").unwrap();
         fs::write(path("actions"), "").unwrap();
+        fs::write(path("boot"), "none\n").unwrap();
         fs::write(path("emulator"), EMULATOR).unwrap();
         fs::write(path("chassis"), CHASSIS).unwrap();
         fs::set_permissions(path("chassis"), fs::Permissions::from_mode(0o700)).unwrap();
@@ -57,7 +61,7 @@ impl Sim {
         let config = format!(
             "name \"bmc\"\nset_working_mc 0x20\n  startlan 1\n    addr {} {}\n    priv_limit admin\n    \
              allowed_auths_user none md2 md5 straight\n    allowed_auths_operator none md2 md5 straight\n    \
-             allowed_auths_admin none md2 md5 straight\n    guid a123456789abcdefa123456789abcdef\n  endlan\n  \
+             allowed_auths_admin none md2 md5 straight\n    guid 5f6f3a2c91d44e02b7a60123456789ab\n  endlan\n  \
              chassis_control \"{chassis}\"\n  user 1 true \"\" \"test\" user 10\n  \
              user 2 true \"admin\" \"admin-secret\" admin 10\n  \
              user 3 true \"operator\" \"oper-secret\" operator 10\n  \
@@ -93,6 +97,16 @@ impl Sim {
         }
     }
 
+    /// What `ipmitool` says as administrator, with this password.
+    fn ipmitool(&self, password: &str, words: &str) -> std::process::Output {
+        let file = self.folder.path().join("password");
+        fs::write(&file, password).unwrap();
+        let mut command = Command::new("ipmitool");
+        command.args(["-I", "lanplus", "-C", "3", "-U", "admin", "-N", "1", "-R", "2"]).arg("-f").arg(file);
+        command.arg("-H").arg(self.address.ip().to_string()).arg("-p").arg(self.address.port().to_string());
+        command.args(words.split(' ')).output().expect("ipmitool must be installed")
+    }
+
     fn actions(&self) -> Vec<String> {
         fs::read_to_string(self.folder.path().join("actions")).unwrap().lines().map(str::to_owned).collect()
     }
@@ -125,7 +139,12 @@ impl Client {
     }
 
     fn ask(&self, bmc: &Arc<Bmc>, ask: Ask, timeout: Duration) -> Result<Answer, DriverError> {
-        self.driver.submit(vec![Job { ticket: 7, bmc: Arc::clone(bmc), ask, new_password: None, timeout }]);
+        self.ask_with(bmc, ask, None, timeout)
+    }
+
+    fn ask_with(&self, bmc: &Arc<Bmc>, ask: Ask, new: Option<&str>, timeout: Duration) -> Result<Answer, DriverError> {
+        let new_password = new.map(|password| Secret::new(password.to_owned()));
+        self.driver.submit(vec![Job { ticket: 7, bmc: Arc::clone(bmc), ask, new_password, timeout }]);
         let answers = self.answers.lock().unwrap();
         let completion = answers.recv_timeout(timeout + Duration::from_secs(5)).expect("every job gets its completion");
         assert_eq!(completion.ticket, 7);
@@ -236,4 +255,86 @@ fn sessions_are_closed_politely_and_nothing_is_served_afterwards() {
     client.runtime.block_on(client.driver.shutdown());
     let error = client.ask(&bmc, Ask::Status, PATIENT).unwrap_err();
     assert_eq!(error.class, ErrorClass::Connection);
+}
+
+#[test]
+fn identify_diag_and_boot_device_reach_the_chassis() {
+    let sim = Sim::start();
+    let client = Client::new();
+    let bmc = bmc(sim.address, "operator", "oper-secret", &[], 1);
+    client.ready(&bmc);
+    assert_eq!(client.ask(&bmc, Ask::Identify { seconds: 20 }, PATIENT), Ok(Answer::Done));
+    assert_eq!(client.ask(&bmc, Ask::Identify { seconds: 0 }, PATIENT), Ok(Answer::Done));
+    assert_eq!(sim.actions(), ["identify 20 0", "identify 0 0"]);
+    for (device, word, shown) in [
+        (BootDevice::Pxe, "pxe", "Force PXE"),
+        (BootDevice::Disk, "default", "Force Boot from default Hard-Drive"),
+        (BootDevice::None, "none", "No override"),
+        (BootDevice::Bios, "bios", "Force Boot into BIOS Setup"),
+    ] {
+        let ask = Ask::Bootdev { device, persistence: Persistence::Once };
+        assert_eq!(client.ask(&bmc, ask, PATIENT), Ok(Answer::Done), "{device:?}");
+        assert_eq!(fs::read_to_string(sim.folder.path().join("boot")).unwrap().trim(), word);
+        let read = sim.ipmitool("admin-secret", "chassis bootparam get 5");
+        let read = String::from_utf8_lossy(&read.stdout).into_owned();
+        assert!(read.contains(shown), "{device:?}: {read}");
+    }
+    // Its Chassis Control has no diagnostic interrupt.
+    let diag = client.ask(&bmc, Ask::Diag, PATIENT).unwrap_err();
+    assert_eq!((diag.code.as_str(), diag.maybe_sent), (NOT_SUPPORTED, false), "{diag}");
+}
+
+#[test]
+fn inspection_says_what_ipmitool_says() {
+    let sim = Sim::start();
+    let client = Client::new();
+    let bmc = bmc(sim.address, "admin", "admin-secret", &[], 1);
+    client.ready(&bmc);
+    let answer = client.ask(&bmc, Ask::Inspect, PATIENT);
+    let Ok(Answer::Facts(facts, Reading::On)) = answer else { panic!("{answer:?}") };
+    let said = |words: &str| String::from_utf8(sim.ipmitool("admin-secret", words).stdout).unwrap();
+    let info = said("mc info");
+    for (name, value) in
+        [("Firmware Revision", &facts.firmware), ("Product ID", &facts.product), ("Manufacturer ID", &facts.manufacturer)]
+    {
+        let value = value.as_deref().unwrap().trim_start_matches("IANA ");
+        assert!(info.lines().any(|line| line.starts_with(name) && line.contains(value)), "{name} {value}: {info}");
+    }
+    assert!(
+        said("mc guid rfc4122").contains(facts.identity.as_deref().unwrap()),
+        "{:?}: {}",
+        facts.identity,
+        said("mc guid rfc4122")
+    );
+    assert_eq!(facts.protocol.as_deref(), Some("IPMI 2.0, cipher suite 3"));
+    assert!(facts.warnings.contains(&"cipher-suite-3".to_owned()));
+    assert!(facts.capabilities.contains(&Capability::ChangePassword) && facts.capabilities.contains(&Capability::Bootdev));
+}
+
+#[test]
+fn a_password_is_changed_and_logged_in_with() {
+    let sim = Sim::start();
+    let client = Client::new();
+    let before = bmc(sim.address, "admin", "admin-secret", &[], 1);
+    client.ready(&before);
+    // It takes 20 bytes and keeps 16 of them, which the login finds out and the facts tell.
+    for (revision, old, new, kept) in [
+        (10, "admin-secret", "sixteen-bytes-16", "sixteen-bytes-16"),
+        (20, "sixteen-bytes-16", "twenty-bytes-of-pass", "twenty-bytes-of-"),
+    ] {
+        let login = bmc(sim.address, "admin", old, &[], revision);
+        assert_eq!(client.ask_with(&login, Ask::SetPassword, Some(new), PATIENT), Ok(Answer::Done), "{new}");
+        assert!(sim.ipmitool(kept, "chassis power status").status.success(), "{new}");
+        assert!(!sim.ipmitool(old, "chassis power status").status.success(), "{old}");
+        let tried = bmc(sim.address, "admin", new, &[], revision + 1);
+        assert_eq!(client.ask(&tried, Ask::TryLogin, PATIENT), Ok(Answer::Done));
+        let Ok(Answer::Facts(facts, _)) = client.ask(&tried, Ask::Inspect, PATIENT) else { panic!() };
+        assert_eq!(facts.quirks == ["shortpassword"], kept != new, "{facts:?}");
+        let refused = client.ask(&bmc(sim.address, "admin", old, &[], revision + 2), Ask::TryLogin, PATIENT).unwrap_err();
+        assert_eq!(refused.class, ErrorClass::Auth, "{refused}");
+    }
+    let last = bmc(sim.address, "admin", "twenty-bytes-of-pass", &[], 30);
+    let error = client.ask_with(&last, Ask::SetPassword, Some("one-and-twenty-bytes!"), PATIENT).unwrap_err();
+    assert_eq!((error.class, error.code.as_str(), error.maybe_sent), (ErrorClass::Setting, "too-long", false));
+    assert_eq!(client.ask(&last, Ask::Status, PATIENT), Ok(Answer::Reading(Reading::On)));
 }

@@ -80,10 +80,14 @@ impl BootFlags {
         vec![5, flags, self.device << 2, 0, 0, 0]
     }
 
-    /// Whether what is read back does what was asked for. Whether UEFI is shown again differs between BMCs.
+    /// Whether what is read back does what was asked for. Whether UEFI is shown again differs between BMCs, and some show
+    /// the device alone (OpenIPMI's lanserv).
     fn is_met_by(self, shown: Self) -> bool {
-        let none = |flags: Self| !flags.valid || flags.device == NO_OVERRIDE;
-        if none(self) { none(shown) } else { shown.valid && (shown.device, shown.persistent) == (self.device, self.persistent) }
+        if self.device == NO_OVERRIDE {
+            return !shown.valid || shown.device == NO_OVERRIDE;
+        }
+        let shows_no_flags = !shown.valid && !shown.persistent && !shown.uefi;
+        shown.device == self.device && (shows_no_flags || (shown.valid && shown.persistent == self.persistent))
     }
 }
 
@@ -371,8 +375,10 @@ mod tests {
             (vec![1, 5, 0xA0, 1 << 2, 0, 0, 0], true),
             (vec![1, 5, 0xC0, 1 << 2, 0, 0, 0], false),
             (vec![1, 5, 0x80, 2 << 2, 0, 0, 0], false),
-            (vec![1, 5, 0x00, 1 << 2, 0, 0, 0], false),
-            (vec![1, 0x85, 0x80, 1 << 2, 0, 0, 0], false),
+            (vec![1, 5, 0x00, 1 << 2, 0, 0, 0], true),
+            (vec![1, 5, 0x20, 1 << 2, 0, 0, 0], false),
+            (vec![1, 5, 0x00, 2 << 2, 0, 0, 0], false),
+            (vec![1, 0x85, 0xA0, 1 << 2, 0, 0, 0], false),
             (vec![1, 5, 0x80], false),
         ] {
             let setting = Setting::new(BootDevice::Pxe, Persistence::Once, &settings);
