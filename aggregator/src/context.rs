@@ -4,7 +4,7 @@
 //! [`Context`] is made once in `run.rs`; `api::serve` gets it together with the `pki::Authority`. All fields are cheap to clone.
 //!
 //! ```text
-//! let answer: Result<Answer, Rejection> = context.asker.ask("alice", Request::DeleteZone(zone)).await;
+//! let answer: Result<Answer, Rejection> = context.asker.ask("alice", Request::DeleteZone(zone), Terms::default()).await;
 //! let view: Arc<View> = context.view.load_full();
 //! let mut events = context.events.subscribe(last_event_id);      // SSE
 //! loop { match events.next().await { Next::Event(e) => …e.event.id, e.json…, Next::Resync => …, Next::Closed => break } }
@@ -24,7 +24,7 @@ use picket_common::id::{HostId, SiteId};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::clock;
-use crate::fleet::{Answer, Event, Rejection, Request, RequestId, View};
+use crate::fleet::{Answer, Event, Rejection, Request, RequestId, Terms, View};
 
 /// Everything the API needs beside the certificate authority.
 #[derive(Clone)]
@@ -89,12 +89,12 @@ impl Asker {
     ///
     /// # Errors
     /// The core's [`Rejection`]; [`Rejection::Store`] when the daemon is stopping.
-    pub async fn ask(&self, principal: &str, request: Request) -> Result<Answer, Rejection> {
+    pub async fn ask(&self, principal: &str, request: Request, terms: Terms) -> Result<Answer, Rejection> {
         let id = RequestId(self.waiting.next.fetch_add(1, Ordering::Relaxed));
         let (sender, receiver) = oneshot::channel();
         self.waiting.answers().insert(id, sender);
         let _place = Place { id, waiting: Arc::clone(&self.waiting) };
-        let asked = Event::Asked { id, principal: principal.into(), request: Box::new(request) };
+        let asked = Event::Asked { id, principal: principal.into(), request: Box::new(request), terms: Box::new(terms) };
         let stopping = || Rejection::Store("the aggregator is stopping".into());
         self.events.send(asked).await.map_err(|_| stopping())?;
         receiver.await.unwrap_or_else(|_| Err(stopping()))
@@ -373,11 +373,11 @@ mod tests {
                 core.answer(id, Err(Rejection::Store(id.0.to_string())));
             }
         };
-        let (one, two, ()) = tokio::join!(asker.ask("a", zone()), asker.ask("a", zone()), answering);
+        let (one, two, ()) = tokio::join!(asker.ask("a", zone(), Terms::default()), asker.ask("a", zone(), Terms::default()), answering);
         assert_eq!([one.unwrap_err(), two.unwrap_err()], [Rejection::Store("0".into()), Rejection::Store("1".into())]);
-        let left = tokio::select! { biased; _ = asker.ask("a", zone()) => false, () = std::future::ready(()) => true };
+        let left = tokio::select! { biased; _ = asker.ask("a", zone(), Terms::default()) => false, () = std::future::ready(()) => true };
         assert!(left && asker.waiting.answers().is_empty());
         drop(receiver);
-        assert!(matches!(asker.ask("a", zone()).await, Err(Rejection::Store(_))));
+        assert!(matches!(asker.ask("a", zone(), Terms::default()).await, Err(Rejection::Store(_))));
     }
 }

@@ -143,6 +143,10 @@ fn problem(site: &Site, method: &str, path: &str, body: &str) -> Value {
     curl.args(["--silent", "--show-error", "--noproxy", "*", "--max-time", "10", "--config", "-", "-X", method, "--cacert"]);
     curl.arg(site.ca_file()).arg("--data-binary").arg(format!("@{}", file.display()));
     curl.args(["--header", "Content-Type: application/json", "--write-out", "\n%{content_type} %{http_code}"]);
+    if !path.ends_with("/new") {
+        // What is there is changed whatever it is: the body is what this is about.
+        curl.args(["--header", "If-Match: *"]);
+    }
     curl.arg(format!("{}{path}", site.url()));
     // By standard input: a token is never on a command line.
     let answer: Answer = run(&curl, &format!("header = \"Authorization: Bearer {}\"\n", token.trim())).unwrap().into();

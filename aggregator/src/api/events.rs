@@ -15,14 +15,22 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::extract::Params;
 use super::problem::ApiError;
-use super::{Api, Who};
+use super::Api;
+use super::who::{Caller, Who};
+use crate::authorise::{principal, sees_event};
+use crate::clock;
 use crate::context::{Next, Subscription};
 
 /// Time between two comments while nothing happens, so that a dead connection is noticed.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
+/// How often a silent stream looks whether its token is still good.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// One subscriber.
 struct Subscriber {
+    api: Api,
+    who: Caller,
     subscription: Subscription,
     filter: Filter,
     _place: OwnedSemaphorePermit,
@@ -32,6 +40,17 @@ struct Subscriber {
 struct Filter {
     host: Option<HostId>,
     kind: Option<String>,
+}
+
+impl Subscriber {
+    /// Whether its token is still good: what is revoked hears nothing more.
+    fn is_known(&self) -> bool {
+        principal(&self.api.context.view.load(), &self.who.token_sha256, clock::now().wall).is_ok()
+    }
+
+    fn wants(&self, event: &CloudEvent) -> bool {
+        self.filter.wants(event) && sees_event(&self.api.context.view.load(), &self.who.principal.scope, &event.data)
+    }
 }
 
 impl Filter {
@@ -45,7 +64,7 @@ impl Filter {
 
 pub(super) async fn events(
     State(api): State<Api>,
-    _: Who,
+    Who(who): Who,
     headers: HeaderMap,
     params: Params,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
@@ -54,14 +73,19 @@ pub(super) async fn events(
     let place = std::sync::Arc::clone(&api.limits.subscribers).try_acquire_owned().map_err(|_| ApiError::TooMany(30))?;
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let subscription = api.context.events.subscribe(last);
-    let stream = unfold(Subscriber { subscription, filter, _place: place }, next);
+    let stream = unfold(Subscriber { api, who, subscription, filter, _place: place }, next);
     Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(HEARTBEAT).text("heartbeat")))
 }
 
 async fn next(mut subscriber: Subscriber) -> Option<(Result<Event, Infallible>, Subscriber)> {
     loop {
-        let event = match subscriber.subscription.next().await {
-            Next::Event(published) if subscriber.filter.wants(&published.event) => {
+        let heard = tokio::time::timeout(LOOK, subscriber.subscription.next()).await;
+        if !subscriber.is_known() {
+            return None;
+        }
+        let Ok(heard) = heard else { continue };
+        let event = match heard {
+            Next::Event(published) if subscriber.wants(&published.event) => {
                 let json = String::from_utf8_lossy(&published.json);
                 Event::default().id(one_line(&published.event.id)).event(one_line(&published.event.kind)).data(json)
             }

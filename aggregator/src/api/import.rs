@@ -13,8 +13,9 @@ use serde_json::Value;
 
 use super::extract::{MAX_IMPORT, body, parse, parse_value};
 use super::problem::ApiError;
-use super::{Api, Who, seal};
-use crate::authorise::Principal;
+use super::who::{Caller, Who};
+use super::{Api, seal};
+use crate::fleet::etag::Precondition;
 use crate::fleet::{Answer, Request};
 
 /// Lines asked for at the same time: they share the store's commits.
@@ -36,6 +37,8 @@ struct Line {
 }
 
 pub(super) async fn hosts(State(api): State<Api>, Who(who): Who, request: HttpRequest) -> Result<Response, ApiError> {
+    // A line says what is to be, whatever is.
+    let who = Caller { precondition: Precondition::None, ..who };
     let bytes = body(request, MAX_IMPORT).await?;
     let lines: Vec<_> = lines(&bytes).collect();
     if lines.len() > MAX_LINES {
@@ -58,7 +61,7 @@ fn lines(bytes: &Bytes) -> impl Iterator<Item = (usize, Bytes)> {
     numbered.filter(|(_, line)| !line.iter().all(u8::is_ascii_whitespace)).map(|(index, line)| (index + 1, bytes.slice_ref(line)))
 }
 
-async fn import(api: Api, who: Principal, line: usize, bytes: Bytes) -> Line {
+async fn import(api: Api, who: Caller, line: usize, bytes: Bytes) -> Line {
     let mut id = None;
     match import_line(&api, &who, &bytes, &mut id).await {
         Ok(Answer::Done { created: true }) => Line { line, id, result: "created", problem: None },
@@ -67,7 +70,7 @@ async fn import(api: Api, who: Principal, line: usize, bytes: Bytes) -> Line {
     }
 }
 
-async fn import_line(api: &Api, who: &Principal, bytes: &[u8], id: &mut Option<HostId>) -> Result<Answer, ApiError> {
+async fn import_line(api: &Api, who: &Caller, bytes: &[u8], id: &mut Option<HostId>) -> Result<Answer, ApiError> {
     let mut fields: serde_json::Map<String, Value> = parse(bytes)?;
     let Some(Value::String(text)) = fields.remove("id") else {
         return Err(ApiError::invalid("id", "is missing, or not a string"));
@@ -75,6 +78,6 @@ async fn import_line(api: &Api, who: &Principal, bytes: &[u8], id: &mut Option<H
     let host: HostId = text.parse().map_err(|error: picket_common::id::IdError| ApiError::invalid("id", error.to_string()))?;
     *id = Some(host.clone());
     let body: HostBody = parse_value(Value::Object(fields))?;
-    let spec = seal::host_spec(&api.view(), &api.recovery, &host, body)?;
+    let spec = seal::host_spec(&api.view(who), &api.recovery, &host, body)?;
     api.change(who, Request::PutHost(host, spec)).await
 }

@@ -14,7 +14,10 @@ use picket_common::power::PowerState;
 
 use super::extract::{self, Id, Json, Params, page_token};
 use super::problem::ApiError;
-use super::{Api, Who, changed, not_found, seal};
+use super::etag::{Tagged, changed};
+use super::who::Who;
+use super::{Api, not_found, seal};
+use crate::fleet::etag::ETag;
 use crate::fleet::view::HostRow;
 use crate::fleet::{Request, View, json};
 
@@ -41,18 +44,18 @@ const PAGE: [&str; 2] = ["limit", "page_token"];
 
 // Zones.
 
-pub(super) async fn zones(State(api): State<Api>, _: Who, params: Params) -> Answered<Page<Zone>> {
+pub(super) async fn zones(State(api): State<Api>, Who(who): Who, params: Params) -> Answered<Page<Zone>> {
     let page = params.only(&PAGE)?.page()?;
-    let view = api.view();
+    let view = api.view(&who);
     Ok(Shown(paged(&view.zones, page, |row| Some(json::zone_json(row)))))
 }
 
-pub(super) async fn zone(State(api): State<Api>, _: Who, Id(id): Id<ZoneId>) -> Answered<Zone> {
-    zone_of(&api.view(), &id).map(Shown).ok_or_else(|| not_found("zone", &id))
+pub(super) async fn zone(State(api): State<Api>, Who(who): Who, Id(id): Id<ZoneId>) -> Result<Tagged<Zone>, ApiError> {
+    zone_of(&api.view(&who), &id).ok_or_else(|| not_found("zone", &id))
 }
 
-fn zone_of(view: &View, id: &ZoneId) -> Option<Zone> {
-    view.zones.get(id).map(|row| json::zone_json(row))
+fn zone_of(view: &View, id: &ZoneId) -> Option<Tagged<Zone>> {
+    view.zones.get(id).map(|row| Tagged { tag: ETag::zone(row), shown: json::zone_json(row) })
 }
 
 pub(super) async fn put_zone(
@@ -62,7 +65,7 @@ pub(super) async fn put_zone(
     Json(body): Json<ZoneBody>,
 ) -> Result<Response, ApiError> {
     let answer = api.change(&who, Request::PutZone(id.clone(), body)).await?;
-    Ok(changed(&answer, zone_of(&api.view(), &id)))
+    Ok(changed(&answer, zone_of(&api.view(&who), &id)))
 }
 
 pub(super) async fn delete_zone(State(api): State<Api>, Who(who): Who, Id(id): Id<ZoneId>) -> Result<StatusCode, ApiError> {
@@ -72,20 +75,20 @@ pub(super) async fn delete_zone(State(api): State<Api>, Who(who): Who, Id(id): I
 
 // Clusters.
 
-pub(super) async fn clusters(State(api): State<Api>, _: Who, params: Params) -> Answered<Page<Cluster>> {
+pub(super) async fn clusters(State(api): State<Api>, Who(who): Who, params: Params) -> Answered<Page<Cluster>> {
     let params = params.only(&["limit", "page_token", "zone"])?;
     let (page, zone) = (params.page()?, params.parse::<ZoneId>("zone")?);
-    let view = api.view();
+    let view = api.view(&who);
     let wanted = |zone_of: &ZoneId| zone.as_ref().is_none_or(|zone| zone == zone_of);
     Ok(Shown(paged(&view.clusters, page, |row| wanted(&row.zone).then(|| json::cluster_json(row)))))
 }
 
-pub(super) async fn cluster(State(api): State<Api>, _: Who, Id(id): Id<ClusterId>) -> Answered<Cluster> {
-    cluster_of(&api.view(), &id).map(Shown).ok_or_else(|| not_found("cluster", &id))
+pub(super) async fn cluster(State(api): State<Api>, Who(who): Who, Id(id): Id<ClusterId>) -> Result<Tagged<Cluster>, ApiError> {
+    cluster_of(&api.view(&who), &id).ok_or_else(|| not_found("cluster", &id))
 }
 
-fn cluster_of(view: &View, id: &ClusterId) -> Option<Cluster> {
-    view.clusters.get(id).map(|row| json::cluster_json(row))
+fn cluster_of(view: &View, id: &ClusterId) -> Option<Tagged<Cluster>> {
+    view.clusters.get(id).map(|row| Tagged { tag: ETag::cluster(row), shown: json::cluster_json(row) })
 }
 
 pub(super) async fn put_cluster(
@@ -95,7 +98,7 @@ pub(super) async fn put_cluster(
     Json(body): Json<ClusterBody>,
 ) -> Result<Response, ApiError> {
     let answer = api.change(&who, Request::PutCluster(id.clone(), body)).await?;
-    Ok(changed(&answer, cluster_of(&api.view(), &id)))
+    Ok(changed(&answer, cluster_of(&api.view(&who), &id)))
 }
 
 pub(super) async fn delete_cluster(State(api): State<Api>, Who(who): Who, Id(id): Id<ClusterId>) -> Result<StatusCode, ApiError> {
@@ -105,20 +108,20 @@ pub(super) async fn delete_cluster(State(api): State<Api>, Who(who): Who, Id(id)
 
 // Racks.
 
-pub(super) async fn racks(State(api): State<Api>, _: Who, params: Params) -> Answered<Page<Rack>> {
+pub(super) async fn racks(State(api): State<Api>, Who(who): Who, params: Params) -> Answered<Page<Rack>> {
     let params = params.only(&["limit", "page_token", "zone"])?;
     let (page, zone) = (params.page()?, params.parse::<ZoneId>("zone")?);
-    let view = api.view();
+    let view = api.view(&who);
     let wanted = |zone_of: &ZoneId| zone.as_ref().is_none_or(|zone| zone == zone_of);
     Ok(Shown(paged(&view.racks, page, |row| wanted(&row.zone).then(|| json::rack_json(row)))))
 }
 
-pub(super) async fn rack(State(api): State<Api>, _: Who, Id(id): Id<RackId>) -> Answered<Rack> {
-    rack_of(&api.view(), &id).map(Shown).ok_or_else(|| not_found("rack", &id))
+pub(super) async fn rack(State(api): State<Api>, Who(who): Who, Id(id): Id<RackId>) -> Result<Tagged<Rack>, ApiError> {
+    rack_of(&api.view(&who), &id).ok_or_else(|| not_found("rack", &id))
 }
 
-fn rack_of(view: &View, id: &RackId) -> Option<Rack> {
-    view.racks.get(id).map(|row| json::rack_json(row))
+fn rack_of(view: &View, id: &RackId) -> Option<Tagged<Rack>> {
+    view.racks.get(id).map(|row| Tagged { tag: ETag::rack(row), shown: json::rack_json(row) })
 }
 
 pub(super) async fn put_rack(
@@ -128,7 +131,7 @@ pub(super) async fn put_rack(
     Json(body): Json<RackBody>,
 ) -> Result<Response, ApiError> {
     let answer = api.change(&who, Request::PutRack(id.clone(), body)).await?;
-    Ok(changed(&answer, rack_of(&api.view(), &id)))
+    Ok(changed(&answer, rack_of(&api.view(&who), &id)))
 }
 
 pub(super) async fn delete_rack(State(api): State<Api>, Who(who): Who, Id(id): Id<RackId>) -> Result<StatusCode, ApiError> {
@@ -169,19 +172,19 @@ impl Filter {
     }
 }
 
-pub(super) async fn hosts(State(api): State<Api>, _: Who, params: Params) -> Answered<Page<Host>> {
+pub(super) async fn hosts(State(api): State<Api>, Who(who): Who, params: Params) -> Answered<Page<Host>> {
     let params = params.only(&["limit", "page_token", "state", "zone", "cluster", "rack"])?;
     let (page, filter) = (params.page()?, Filter::of(&params)?);
-    let view = api.view();
+    let view = api.view(&who);
     Ok(Shown(paged(&view.hosts, page, |row| filter.shown(&view, row))))
 }
 
-pub(super) async fn host(State(api): State<Api>, _: Who, Id(id): Id<HostId>) -> Answered<Host> {
-    host_of(&api.view(), &id).map(Shown).ok_or_else(|| not_found("host", &id))
+pub(super) async fn host(State(api): State<Api>, Who(who): Who, Id(id): Id<HostId>) -> Result<Tagged<Host>, ApiError> {
+    host_of(&api.view(&who), &id).ok_or_else(|| not_found("host", &id))
 }
 
-pub(super) fn host_of(view: &View, id: &HostId) -> Option<Host> {
-    view.hosts.get(id).map(|row| json::host_json(view, row))
+pub(super) fn host_of(view: &View, id: &HostId) -> Option<Tagged<Host>> {
+    view.hosts.get(id).map(|row| Tagged { tag: ETag::host(row), shown: json::host_json(view, row) })
 }
 
 pub(super) async fn put_host(
@@ -190,9 +193,9 @@ pub(super) async fn put_host(
     Id(id): Id<HostId>,
     Json(body): Json<HostBody>,
 ) -> Result<Response, ApiError> {
-    let spec = seal::host_spec(&api.view(), &api.recovery, &id, body)?;
+    let spec = seal::host_spec(&api.view(&who), &api.recovery, &id, body)?;
     let answer = api.change(&who, Request::PutHost(id.clone(), spec)).await?;
-    Ok(changed(&answer, host_of(&api.view(), &id)))
+    Ok(changed(&answer, host_of(&api.view(&who), &id)))
 }
 
 pub(super) async fn patch_host(
@@ -201,9 +204,9 @@ pub(super) async fn patch_host(
     Id(id): Id<HostId>,
     Json(patch): Json<HostPatch>,
 ) -> Result<Response, ApiError> {
-    let change = seal::host_change(&api.view(), &api.recovery, &id, patch)?;
+    let change = seal::host_change(&api.view(&who), &api.recovery, &id, patch)?;
     let answer = api.change(&who, Request::PatchHost(id.clone(), change)).await?;
-    Ok(changed(&answer, host_of(&api.view(), &id)))
+    Ok(changed(&answer, host_of(&api.view(&who), &id)))
 }
 
 pub(super) async fn delete_host(State(api): State<Api>, Who(who): Who, Id(id): Id<HostId>) -> Result<StatusCode, ApiError> {

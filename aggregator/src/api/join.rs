@@ -17,11 +17,13 @@ use picket_common::secret::Secret;
 
 use super::extract::Json;
 use super::problem::ApiError;
-use super::{Api, Who, not_found};
+use super::who::Who;
+use super::{Api, not_found};
 use crate::authorise::{Action, authorise};
 use crate::clock;
+use crate::fleet::classify::Right;
 use crate::fleet::view::JoinTokenRow;
-use crate::fleet::{Answer, Request};
+use crate::fleet::{Answer, Request, Terms};
 use crate::pki::{MAX_AGENT_DAYS, MAX_CONSUMER_DAYS, PkiError};
 
 /// How long a join token may be used unless asked otherwise, in seconds.
@@ -39,7 +41,8 @@ pub(super) async fn token(
         ttl @ 60..=604_800 => ttl,
         _ => return Err(ApiError::invalid("ttl", "use 60 to 604800 seconds")),
     };
-    if !api.view().racks.contains_key(&body.rack) {
+    authorise(&api.context.view.load(), &who.principal, Action::Site(Right::Enrol))?;
+    if !api.view(&who).racks.contains_key(&body.rack) {
         return Err(not_found("rack", &body.rack));
     }
     let agent = match body.agent {
@@ -81,7 +84,7 @@ fn broken(what: &'static str, error: &dyn std::error::Error) -> ApiError {
 
 pub(super) async fn join(State(api): State<Api>, Json(body): Json<JoinRequest>) -> Result<Shown<JoinResponse>, ApiError> {
     let now = clock::now();
-    let row = api.view().join_tokens.get(body.token_id.as_str()).cloned().ok_or(ApiError::JoinRefused)?;
+    let row = api.context.view.load().join_tokens.get(body.token_id.as_str()).cloned().ok_or(ApiError::JoinRefused)?;
     let secret = Secret::new(row.secret.clone());
     let ca_hash = api.authority.ca_spki_sha256();
     if !verify(&secret, "request", &[&ca_hash, &body.token_id, &body.csr, &body.sealing_key], &body.proof) {
@@ -112,7 +115,7 @@ async fn joined(api: &Api, row: &JoinTokenRow, body: &JoinRequest, now: Now) -> 
         sealing_key: SealingKey(key),
     };
     // Proven by the token, not by a principal: this does not pass through `authorise`.
-    match api.context.asker.ask(&format!("join:{}", row.id), request).await? {
+    match api.context.asker.ask(&format!("join:{}", row.id), request, Terms::default()).await? {
         Answer::Joined { agent, certificate } => Ok((agent, certificate)),
         other => {
             tracing::error!(answer = ?other, "join answered with something else");
@@ -143,7 +146,7 @@ pub(super) async fn consumer(
     Who(who): Who,
     Json(body): Json<ConsumerRequest>,
 ) -> Result<(StatusCode, Shown<ConsumerCertificate>), ApiError> {
-    authorise(&who, Action::IssueConsumer).map_err(ApiError::Denied)?;
+    authorise(&api.context.view.load(), &who.principal, Action::Site(Right::Enrol))?;
     let days = match body.days.map_or(Ok(DEFAULT_CONSUMER_DAYS), u16::try_from) {
         Ok(days @ 1..=MAX_CONSUMER_DAYS) => days,
         _ => return Err(ApiError::invalid("days", format!("use 1 to {MAX_CONSUMER_DAYS}"))),
@@ -151,7 +154,7 @@ pub(super) async fn consumer(
     let now = clock::now();
     let issued = api.authority.issue_consumer(&body.name, now, days);
     let (certificate, private_key) = issued.map_err(|error| broken("certificate not issued", &error))?;
-    tracing::info!(consumer = %body.name, days, principal = %who.name, "consumer certificate issued");
+    tracing::info!(consumer = %body.name, days, principal = %who.principal.name, "consumer certificate issued");
     let expires_at = now.after(Duration::from_secs(u64::from(days) * 86_400)).wall;
     let whole_second = Timestamp::from_second(expires_at.as_second()).unwrap_or(expires_at);
     Ok((

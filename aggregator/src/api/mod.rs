@@ -6,6 +6,7 @@
 //!             └────────── ApiError ◀──┴─────────── Rejection ┘   ─▶ problem+json
 //! ```
 
+mod etag;
 mod events;
 mod extract;
 mod import;
@@ -15,25 +16,27 @@ mod observe;
 mod power;
 mod problem;
 mod seal;
+mod tokens;
+mod who;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{FromRef, FromRequestParts, Request};
-use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::Json as Shown;
+use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{Next, from_fn};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{get, post};
 use picket_common::seal::SealingKey;
-use sha2::{Digest, Sha256};
 use tracing::Instrument;
 
-use crate::authorise::{Action, Principal, authorise, principal};
+use crate::authorise::{Action, authorise, is_everywhere, visible};
 use crate::clock;
 use crate::context::Context;
-use crate::fleet::{Answer, View};
+use crate::fleet::{Answer, Terms, View};
 use crate::pki::Authority;
+use who::Caller;
 
 pub use problem::ApiError;
 
@@ -50,20 +53,30 @@ struct Api {
 struct Limits {
     joins: join::Bucket,
     subscribers: Arc<tokio::sync::Semaphore>,
+    uses: tokens::Uses,
 }
 
 /// Most SSE subscribers at a time: each holds a connection and a place in the events.
 const MAX_SUBSCRIBERS: usize = 512;
 
 impl Api {
-    fn view(&self) -> Arc<View> {
-        self.context.view.load_full()
+    /// All that `caller` may see.
+    fn view(&self, caller: &Caller) -> Arc<View> {
+        let whole = self.context.view.load_full();
+        let scope = &caller.principal.scope;
+        if is_everywhere(scope) { whole } else { Arc::new(visible(&whole, scope)) }
+    }
+
+    /// Whether `caller` may ask for a request.
+    fn authorise(&self, caller: &Caller, request: &crate::fleet::Request) -> Result<(), ApiError> {
+        Ok(authorise(&self.context.view.load(), &caller.principal, Action::Change(request))?)
     }
 
     /// Authorises and asks.
-    async fn change(&self, who: &Principal, request: crate::fleet::Request) -> Result<Answer, ApiError> {
-        authorise(who, Action::Change(&request)).map_err(ApiError::Denied)?;
-        Ok(self.context.asker.ask(&who.name, request).await?)
+    async fn change(&self, caller: &Caller, request: crate::fleet::Request) -> Result<Answer, ApiError> {
+        self.authorise(caller, &request)?;
+        let terms = Terms { precondition: caller.precondition.clone() };
+        Ok(self.context.asker.ask(&caller.principal.name, request, terms).await?)
     }
 }
 
@@ -71,7 +84,7 @@ impl Api {
 pub fn router(context: Context, authority: Arc<Authority>) -> Router {
     let recovery = authority.recovery_key();
     let subscribers = Arc::new(tokio::sync::Semaphore::new(MAX_SUBSCRIBERS));
-    let limits = Arc::new(Limits { joins: join::Bucket::default(), subscribers });
+    let limits = Arc::new(Limits { joins: join::Bucket::default(), subscribers, uses: tokens::Uses::default() });
     let api = Api { context, authority, recovery, limits };
     Router::new()
         .merge(inventory_routes())
@@ -85,6 +98,8 @@ pub fn router(context: Context, authority: Arc<Authority>) -> Router {
         .route("/v1/alerts/{alert}", get(observe::alert))
         .route("/v1/summary", get(observe::summary))
         .route("/v1/drivers", get(observe::drivers))
+        .route("/v1/tokens", get(tokens::list).post(tokens::make))
+        .route("/v1/tokens/{token}", get(tokens::one).delete(tokens::revoke))
         .route("/v1/events", get(events::events))
         .route("/livez", get(observe::livez))
         .route("/readyz", get(observe::readyz))
@@ -124,32 +139,6 @@ fn power_routes() -> Router<Api> {
 
 async fn no_route(request: Request) -> ApiError {
     ApiError::NoRoute(request.uri().path().chars().take(200).collect())
-}
-
-/// Who asks: known, and allowed to read. Every route but health and join takes it.
-#[derive(Debug)]
-struct Who(Principal);
-
-impl<S: Send + Sync> FromRequestParts<S> for Who
-where
-    Api: FromRef<S>,
-{
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let api = Api::from_ref(state);
-        let token = bearer(parts).ok_or(ApiError::TokenMissing)?;
-        let hash = hex::encode(Sha256::digest(token.as_bytes()));
-        let who = principal(&api.view(), &hash, clock::now().wall).map_err(ApiError::TokenRefused)?;
-        authorise(&who, Action::Read).map_err(ApiError::Denied)?;
-        Ok(Self(who))
-    }
-}
-
-fn bearer(parts: &Parts) -> Option<&str> {
-    let value = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    (scheme.eq_ignore_ascii_case("bearer")).then(|| token.trim()).filter(|token| token.starts_with("pkt_"))
 }
 
 /// Says that an answer is as it should be although its status is an error's.
@@ -208,12 +197,6 @@ fn uuid_now() -> uuid::Uuid {
     let seconds = u64::try_from(wall.as_second()).unwrap_or(0);
     let nanos = u32::try_from(wall.subsec_nanosecond()).unwrap_or(0);
     uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanos))
-}
-
-/// A resource after a change: 201 or 200 with it, 204 when it is gone again already.
-fn changed<T: serde::Serialize>(answer: &Answer, resource: Option<T>) -> Response {
-    let status = if matches!(answer, Answer::Done { created: true }) { StatusCode::CREATED } else { StatusCode::OK };
-    resource.map_or_else(|| StatusCode::NO_CONTENT.into_response(), |found| (status, axum::Json(found)).into_response())
 }
 
 fn not_found(kind: &'static str, id: &impl std::fmt::Display) -> ApiError {

@@ -12,38 +12,39 @@ use picket_common::id::{AgentId, HostId};
 use super::extract::{self, Id, Params, page_token};
 use super::inventory::paged;
 use super::problem::ApiError;
-use super::{Api, AsItIs, Who, not_found};
+use super::who::Who;
+use super::{Api, AsItIs, not_found};
 use crate::fleet::{Rejection, json};
 
 type Answered<T> = Result<Shown<T>, ApiError>;
 
-pub(super) async fn agents(State(api): State<Api>, _: Who, params: Params) -> Answered<Page<Agent>> {
+pub(super) async fn agents(State(api): State<Api>, Who(who): Who, params: Params) -> Answered<Page<Agent>> {
     let page = params.only(&["limit", "page_token"])?.page()?;
-    let view = api.view();
+    let view = api.view(&who);
     Ok(Shown(paged(&view.agents, page, |row| Some(json::agent_json(&view, row)))))
 }
 
-pub(super) async fn agent(State(api): State<Api>, _: Who, Id(id): Id<AgentId>) -> Answered<Agent> {
-    let view = api.view();
+pub(super) async fn agent(State(api): State<Api>, Who(who): Who, Id(id): Id<AgentId>) -> Answered<Agent> {
+    let view = api.view(&who);
     view.agents.get(&id).map(|row| Shown(json::agent_json(&view, row))).ok_or_else(|| not_found("agent", &id))
 }
 
-pub(super) async fn alerts(State(api): State<Api>, _: Who, params: Params) -> Answered<Page<Alert>> {
+pub(super) async fn alerts(State(api): State<Api>, Who(who): Who, params: Params) -> Answered<Page<Alert>> {
     let params = params.only(&["limit", "page_token", "state"])?;
     let state = params.one_of("state", &[("firing", AlertState::Firing), ("resolved", AlertState::Resolved)])?;
     let page = params.page::<String>()?;
     let page = extract::Page { limit: page.limit, after: page.after.map(std::sync::Arc::<str>::from) };
     let wanted = |alert: &Alert| state.is_none_or(|state| state == alert.state).then(|| alert.clone());
-    Ok(Shown(paged(&api.view().alerts, page, wanted)))
+    Ok(Shown(paged(&api.view(&who).alerts, page, wanted)))
 }
 
-pub(super) async fn alert(State(api): State<Api>, _: Who, Id(id): Id<String>) -> Answered<Alert> {
-    let found = api.view().alerts.get(id.as_str()).map(|alert| Alert::clone(alert));
+pub(super) async fn alert(State(api): State<Api>, Who(who): Who, Id(id): Id<String>) -> Answered<Alert> {
+    let found = api.view(&who).alerts.get(id.as_str()).map(|alert| Alert::clone(alert));
     found.map(Shown).ok_or_else(|| not_found("alert", &id))
 }
 
-pub(super) async fn summary(State(api): State<Api>, _: Who) -> Shown<Summary> {
-    Shown(json::summary(&api.view()))
+pub(super) async fn summary(State(api): State<Api>, Who(who): Who) -> Shown<Summary> {
+    Shown(json::summary(&api.view(&who)))
 }
 
 pub(super) async fn drivers(_: Who) -> Shown<Page<DriverInfo>> {
@@ -52,9 +53,9 @@ pub(super) async fn drivers(_: Who) -> Shown<Page<DriverInfo>> {
 }
 
 /// `GET /v1/hosts/{h}/history`: newest first.
-pub(super) async fn history(State(api): State<Api>, _: Who, Id(host): Id<HostId>, params: Params) -> Answered<Page<HistoryEntry>> {
+pub(super) async fn history(State(api): State<Api>, Who(who): Who, Id(host): Id<HostId>, params: Params) -> Answered<Page<HistoryEntry>> {
     let page = params.only(&["limit", "page_token"])?.page::<u64>()?;
-    if !api.view().hosts.contains_key(&host) {
+    if !api.view(&who).hosts.contains_key(&host) {
         return Err(not_found("host", &host));
     }
     // One more than asked for tells whether there is a next page.

@@ -15,14 +15,14 @@ use picket_common::power::{PowerOperation, PowerState};
 use super::extract::{Id, Json, Params, page_token};
 use super::inventory::host_of;
 use super::problem::ApiError;
-use super::{Api, Who, not_found, uuid_now};
-use crate::authorise::{Action, Principal, authorise};
+use super::who::{Caller, Who};
+use super::{Api, not_found, uuid_now};
 use crate::fleet::request::Gate;
 use crate::fleet::{Answer, Request, json};
 
 type Answered<T> = Result<Shown<T>, ApiError>;
 
-async fn set_gate(api: &Api, who: &Principal, gate: Gate, open: bool) -> Answered<Enablement> {
+async fn set_gate(api: &Api, who: &Caller, gate: Gate, open: bool) -> Answered<Enablement> {
     let (scope, id) = match &gate {
         Gate::Zone(id) => ("zone", id.to_string()),
         Gate::Cluster(id) => ("cluster", id.to_string()),
@@ -74,9 +74,9 @@ pub(super) async fn power(
     let id = OperationId(uuid_now());
     let request = Request::Power { id, host: host.clone(), operation: operation.into(), timeout, reason, on_if_off };
     if dry_run {
-        authorise(&who, Action::Change(&request)).map_err(ApiError::Denied)?;
-        let shown = host_of(&api.view(), &host).ok_or_else(|| not_found("host", &host))?;
-        return Ok(Shown(would(&shown, operation, on_if_off)).into_response());
+        api.authorise(&who, &request)?;
+        let found = host_of(&api.view(&who), &host).ok_or_else(|| not_found("host", &host))?;
+        return Ok(Shown(would(&found.shown, operation, on_if_off)).into_response());
     }
     let id = match api.change(&who, request).await? {
         Answer::Accepted(id) => id,
@@ -147,7 +147,8 @@ const LOOK: Duration = Duration::from_millis(25);
 
 /// The operation once it is done, or as it is when `wait` is over.
 async fn followed(api: &Api, id: OperationId, wait: Duration) -> Option<Operation> {
-    let look = || api.view().operations.get(&id).map(|row| json::operation_json(row));
+    // Its asker ordered it, so all of it is the asker's to see.
+    let look = || api.context.view.load().operations.get(&id).map(|row| json::operation_json(row));
     let done = async {
         let mut ticks = tokio::time::interval(LOOK);
         loop {
@@ -164,9 +165,9 @@ async fn followed(api: &Api, id: OperationId, wait: Duration) -> Option<Operatio
 }
 
 /// `GET /v1/operations`: newest first.
-pub(super) async fn operations(State(api): State<Api>, _: Who, params: Params) -> Answered<Page<Operation>> {
+pub(super) async fn operations(State(api): State<Api>, Who(who): Who, params: Params) -> Answered<Page<Operation>> {
     let page = params.only(&["limit", "page_token"])?.page::<OperationId>()?;
-    let view = api.view();
+    let view = api.view(&who);
     let end = page.after.map_or(Bound::Unbounded, Bound::Excluded);
     let mut rows = view.operations.range((Bound::Unbounded, end)).rev();
     let items: Vec<_> = rows.by_ref().take(page.limit).map(|(_, row)| json::operation_json(row)).collect();
@@ -174,14 +175,14 @@ pub(super) async fn operations(State(api): State<Api>, _: Who, params: Params) -
     Ok(Shown(Page { items, next_page_token }))
 }
 
-pub(super) async fn operation(State(api): State<Api>, _: Who, Id(id): Id<OperationId>) -> Answered<Operation> {
-    let found = api.view().operations.get(&id).map(|row| json::operation_json(row));
+pub(super) async fn operation(State(api): State<Api>, Who(who): Who, Id(id): Id<OperationId>) -> Answered<Operation> {
+    let found = api.view(&who).operations.get(&id).map(|row| json::operation_json(row));
     found.map(Shown).ok_or_else(|| not_found("operation", &id))
 }
 
 pub(super) async fn cancel(State(api): State<Api>, Who(who): Who, Id(id): Id<OperationId>) -> Answered<Operation> {
     api.change(&who, Request::CancelOperation(id)).await?;
-    let found = api.view().operations.get(&id).map(|row| json::operation_json(row));
+    let found = api.view(&who).operations.get(&id).map(|row| json::operation_json(row));
     found.map(Shown).ok_or_else(|| not_found("operation", &id))
 }
 

@@ -19,7 +19,7 @@ pub enum ApiError {
     TokenRefused(Unknown),
     /// Known, but may not.
     #[error("{0}")]
-    Denied(Denied),
+    Denied(#[from] Denied),
     /// The body is not JSON.
     #[error("the body is not valid JSON: {0}")]
     Malformed(String),
@@ -88,7 +88,7 @@ impl ApiError {
         match self {
             Self::TokenMissing => kind(StatusCode::UNAUTHORIZED, "unauthenticated", "Who are you?", TOKEN),
             Self::TokenRefused(_) => kind(StatusCode::UNAUTHORIZED, "token-refused", "Token refused", TOKEN),
-            Self::Denied(_) => kind(StatusCode::FORBIDDEN, "forbidden", "Not allowed", Some("use a token with that role")),
+            Self::Denied(denied) => denied_kind(denied),
             Self::Malformed(_) => kind(StatusCode::BAD_REQUEST, "malformed-json", "Not JSON", Some("send one JSON object")),
             Self::UnknownField(_) => {
                 kind(StatusCode::BAD_REQUEST, "unknown-field", "Unknown field", Some("check its spelling, or leave it out"))
@@ -143,6 +143,17 @@ impl ApiError {
     }
 }
 
+fn denied_kind(denied: &Denied) -> Kind {
+    let forbidden = |hint| kind(StatusCode::FORBIDDEN, "forbidden", "Not allowed", Some(hint));
+    match denied {
+        Denied::Role { .. } => forbidden("use a token with that role"),
+        Denied::Scope(_) => forbidden("use a token whose scope has it"),
+        Denied::More(_) => forbidden("ask for less, or let somebody with more make it"),
+        // As if it were not there, to the letter.
+        Denied::Hidden { .. } => kind(StatusCode::NOT_FOUND, "not-found", "Not found", None),
+    }
+}
+
 /// Each rejection's place in HTTP.
 fn rejection_kind(rejection: &Rejection) -> Kind {
     match rejection {
@@ -159,6 +170,18 @@ fn rejection_kind(rejection: &Rejection) -> Kind {
             Some("send bmc.password with the change: it is sealed for one host, address and user"),
         ),
         Rejection::Refused(refusal) => refusal_kind(*refusal),
+        Rejection::PreconditionRequired(_) => kind(
+            StatusCode::PRECONDITION_REQUIRED,
+            "precondition-required",
+            "If-Match needed",
+            Some("read it, and send its ETag in If-Match; * changes it whatever it is now"),
+        ),
+        Rejection::PreconditionFailed(_) => kind(
+            StatusCode::PRECONDITION_FAILED,
+            "precondition-failed",
+            "Changed meanwhile",
+            Some("read it again, and look whether the change still makes sense"),
+        ),
         Rejection::TokenUsed => {
             kind(StatusCode::CONFLICT, "token-used", "Token used", Some("make a new token: `picketctl agents token`"))
         }
@@ -238,6 +261,8 @@ mod tests {
             (Rejection::Invalid { field: "bmc.address", text: "empty".into() }, 400, "invalid-value", false),
             (Rejection::ZoneMismatch("x".into()), 400, "zone-mismatch", false),
             (Rejection::PasswordNeededAgain("x".into()), 409, "password-needed-again", false),
+            (Rejection::PreconditionRequired("zone/z1".into()), 428, "precondition-required", false),
+            (Rejection::PreconditionFailed("x".into()), 412, "precondition-failed", false),
             (Rejection::TokenUsed, 409, "token-used", false),
             (Rejection::TokenExpired(at), 410, "token-expired", false),
             (Rejection::TooLate("x".into()), 409, "too-late", false),

@@ -1,4 +1,4 @@
-//! Tokens, and agents that join with one: the API has verified the proof and made the certificate, here it is decided whether
+//! Join tokens, and agents that join with one: the API has verified the proof and made the certificate, here it is decided whether
 //! it counts.
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use picket_common::wire::Generation;
 
 use super::request::{Answer, Rejection};
 use super::settings::fresh;
-use super::view::{AgentRow, ApiTokenRow, JoinTokenRow, Row, RowKey};
+use super::view::{AgentRow, JoinTokenRow, Row, RowKey};
 use super::{Fleet, Record};
 
 /// A join, as the API hands it in.
@@ -31,13 +31,6 @@ impl Fleet {
         self.remove_tokens(|token| token.expires_at < now.wall);
         self.keep_token(row);
         Ok(Answer::Done { created: true })
-    }
-
-    pub(super) fn add_api_token(&mut self, row: ApiTokenRow) -> Answer {
-        let created = !self.view.api_tokens.contains_key(row.hash.as_str());
-        self.draft.put(Row::ApiToken(row.clone()));
-        self.view.api_tokens.insert(row.hash.as_str().into(), Arc::new(row));
-        Answer::Done { created }
     }
 
     fn keep_token(&mut self, row: JoinTokenRow) {

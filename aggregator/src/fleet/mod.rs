@@ -13,9 +13,11 @@ mod agents;
 mod alerts;
 mod assign;
 mod bmc;
+pub mod classify;
 mod commands;
 mod draft;
 mod enablement;
+pub mod etag;
 mod events;
 mod join;
 pub mod json;
@@ -23,8 +25,10 @@ mod rebuild;
 mod reports;
 pub mod request;
 mod settings;
+mod terms;
 #[cfg(test)]
 pub(crate) mod testing;
+mod tokens;
 pub mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,6 +49,7 @@ use draft::Draft;
 pub use enablement::{gates, refusal, standing_refusal};
 pub use json::state_document;
 pub use request::{Answer, Rejection, Request, RequestId};
+pub use terms::Terms;
 pub use view::View;
 
 /// What can happen to the fleet.
@@ -62,6 +67,8 @@ pub enum Event {
         principal: Arc<str>,
         /// For what.
         request: Box<Request>,
+        /// On which terms.
+        terms: Box<Terms>,
     },
     /// Time passed: deadlines and staleness are looked at.
     Tick,
@@ -197,8 +204,8 @@ impl Fleet {
         match event {
             Event::Heard(agent, heard) => self.heard(&agent, heard, now),
             Event::Disconnected(agent) => self.disconnected(&agent),
-            Event::Asked { id, principal, request } => {
-                let answer = self.asked(&principal, *request, now);
+            Event::Asked { id, principal, request, terms } => {
+                let answer = self.asked_under(&principal, *request, &terms, now);
                 self.draft.answer = Some(Effect::Answer(id, answer));
             }
             Event::Tick => self.tick(now),
@@ -254,7 +261,8 @@ impl Fleet {
             Request::Join { token_id, csr, certificate, public_key, sealing_key } => {
                 self.join(join::Joining { token_id, csr, certificate, public_key, sealing_key }, now)
             }
-            Request::AddApiToken(row) => Ok(self.add_api_token(row)),
+            Request::AddApiToken(row) => self.add_api_token(row, now),
+            Request::RemoveApiToken(id) => self.remove_api_token(&id, now),
         }
     }
 

@@ -71,6 +71,8 @@ pub enum Request {
     },
     /// Keep an API token.
     AddApiToken(super::view::ApiTokenRow),
+    /// Revoke an API token, by its id.
+    RemoveApiToken(String),
 }
 
 /// A gate of enablement.
@@ -195,6 +197,12 @@ pub enum Rejection {
     /// Policy said no.
     #[error("{0}")]
     Refused(Refusal),
+    /// What is there may only be changed by who has seen it.
+    #[error("{0} is there already: changing it takes the header If-Match with the ETag it was read with, or *")]
+    PreconditionRequired(String),
+    /// What is there is not what the asker has seen.
+    #[error("{0}")]
+    PreconditionFailed(String),
     /// The join token was used by another request.
     #[error("the join token was used already")]
     TokenUsed,

@@ -231,8 +231,13 @@ impl World {
     }
 
     pub(crate) fn ask(&mut self, request: Request) -> Result<Answer, Rejection> {
+        self.ask_under(request, Terms::default())
+    }
+
+    pub(crate) fn ask_under(&mut self, request: Request, terms: Terms) -> Result<Answer, Rejection> {
         self.requests += 1;
-        self.apply(Event::Asked { id: RequestId(self.requests), principal: "admin".into(), request: Box::new(request) });
+        let (id, principal) = (RequestId(self.requests), "admin".into());
+        self.apply(Event::Asked { id, principal, request: Box::new(request), terms: Box::new(terms) });
         let answers = self.effects.iter().position(|effect| matches!(effect, Effect::Answer(..))).unwrap();
         match self.effects.remove(answers) {
             Effect::Answer(id, answer) => {

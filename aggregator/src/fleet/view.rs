@@ -61,6 +61,13 @@ impl View {
         in_charge.and_then(|rack| self.rack_hosts.get(&rack.id)).cloned().unwrap_or_default()
     }
 
+    /// The API token of an id.
+    #[must_use]
+    pub fn api_token(&self, id: &str) -> Option<&Arc<ApiTokenRow>> {
+        let (_, row) = self.api_tokens.range(Arc::<str>::from(id)..).next()?;
+        (token_id(&row.hash) == id).then_some(row)
+    }
+
     /// The hosts of a cluster.
     #[must_use]
     pub fn hosts_of_cluster(&self, cluster: &ClusterId) -> OrdSet<HostId> {
@@ -333,6 +340,12 @@ pub struct ApiTokenRow {
     pub scope: api::Scope,
     /// Not usable after this; absent = for ever.
     pub expires_at: Option<Timestamp>,
+}
+
+/// The id of the token with this hash: enough of it to tell tokens apart, far too little to guess one.
+#[must_use]
+pub fn token_id(hash: &str) -> &str {
+    hash.get(..16).unwrap_or(hash)
 }
 
 /// An operation.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use picket_common::api::Problem;
 use picket_common::secret::Secret;
+use reqwest::header::HeaderValue;
 use reqwest::{Certificate, Method, Response, redirect};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -62,7 +63,11 @@ impl Client {
     /// # Errors
     /// [`Failure::Unreachable`], [`Failure::NoAnswer`].
     pub async fn send(&self, call: Call<'_>) -> Result<Response, Failure> {
+        let tag = self.seen(&call).await?;
         let mut request = self.http.request(call.method, format!("{}{}", self.url, call.path));
+        if let Some(tag) = tag {
+            request = request.header("if-match", tag);
+        }
         if let Some(timeout) = call.timeout {
             request = request.timeout(timeout);
         }
@@ -76,6 +81,17 @@ impl Client {
             request = request.header("content-type", "application/json").body(body);
         }
         request.send().await.map_err(|error| unanswered(&error))
+    }
+
+    /// The entity tag that a change must name: of what is there now, for who runs a command has just been told of it, or means it
+    /// whatever it is.
+    async fn seen(&self, call: &Call<'_>) -> Result<Option<HeaderValue>, Failure> {
+        let changes = matches!(call.method, Method::PUT | Method::PATCH | Method::DELETE);
+        if !changes || call.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("if-match")) {
+            return Ok(None);
+        }
+        let read = Box::pin(self.send(Call { timeout: call.timeout, ..Call::new(Method::GET, call.path) })).await?;
+        Ok(read.headers().get("etag").cloned())
     }
 
     /// Sends and wants success.
