@@ -373,9 +373,11 @@ mod tests {
                 core.answer(id, Err(Rejection::Store(id.0.to_string())));
             }
         };
-        let (one, two, ()) = tokio::join!(asker.ask("a", zone(), Terms::default()), asker.ask("a", zone(), Terms::default()), answering);
+        let (one, two, ()) =
+            tokio::join!(asker.ask("a", zone(), Terms::default()), asker.ask("a", zone(), Terms::default()), answering);
         assert_eq!([one.unwrap_err(), two.unwrap_err()], [Rejection::Store("0".into()), Rejection::Store("1".into())]);
-        let left = tokio::select! { biased; _ = asker.ask("a", zone(), Terms::default()) => false, () = std::future::ready(()) => true };
+        let left =
+            tokio::select! { biased; _ = asker.ask("a", zone(), Terms::default()) => false, () = std::future::ready(()) => true };
         assert!(left && asker.waiting.answers().is_empty());
         drop(receiver);
         assert!(matches!(asker.ask("a", zone(), Terms::default()).await, Err(Rejection::Store(_))));

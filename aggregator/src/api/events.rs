@@ -13,9 +13,9 @@ use picket_common::api::CloudEvent;
 use picket_common::id::HostId;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::Api;
 use super::extract::Params;
 use super::problem::ApiError;
-use super::Api;
 use super::who::{Caller, Who};
 use crate::authorise::{principal, sees_event};
 use crate::clock;

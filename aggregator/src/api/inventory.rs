@@ -12,9 +12,9 @@ use picket_common::api::{Cluster, ClusterBody, Host, HostBody, HostPatch, Page, 
 use picket_common::id::{ClusterId, HostId, RackId, ZoneId};
 use picket_common::power::PowerState;
 
+use super::etag::{Tagged, changed};
 use super::extract::{self, Id, Json, Params, page_token};
 use super::problem::ApiError;
-use super::etag::{Tagged, changed};
 use super::who::Who;
 use super::{Api, not_found, seal};
 use crate::fleet::etag::ETag;

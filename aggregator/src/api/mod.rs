@@ -21,8 +21,8 @@ mod who;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::Json as Shown;
+use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{Next, from_fn};

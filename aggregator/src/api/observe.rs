@@ -53,7 +53,12 @@ pub(super) async fn drivers(_: Who) -> Shown<Page<DriverInfo>> {
 }
 
 /// `GET /v1/hosts/{h}/history`: newest first.
-pub(super) async fn history(State(api): State<Api>, Who(who): Who, Id(host): Id<HostId>, params: Params) -> Answered<Page<HistoryEntry>> {
+pub(super) async fn history(
+    State(api): State<Api>,
+    Who(who): Who,
+    Id(host): Id<HostId>,
+    params: Params,
+) -> Answered<Page<HistoryEntry>> {
     let page = params.only(&["limit", "page_token"])?.page::<u64>()?;
     if !api.view(&who).hosts.contains_key(&host) {
         return Err(not_found("host", &host));

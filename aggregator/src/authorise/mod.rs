@@ -259,15 +259,26 @@ impl Reach<'_> {
         self.view.hosts.get(id).is_some_and(|row| covers_row(self.scope, row))
     }
 
+    /// Whether what happened there is shown: at a host of the scope, or to an agent of a rack that holds one.
+    fn sees(&self, place: &Place<'_>) -> bool {
+        let Place { host, agent, zone, cluster } = *place;
+        let within = || {
+            zone.is_some_and(|id| self.zone(id))
+                || cluster.is_some_and(|id| self.scope.clusters.contains(id))
+                || host.is_some_and(|id| self.scope.hosts.contains(id))
+        };
+        let of_agent = |id| self.view.agents.get(id).is_some_and(|row| self.sees_rack(&row.rack));
+        is_everywhere(self.scope) || within() || (host.is_none() && agent.is_some_and(of_agent))
+    }
+
     /// Whether another scope lies within this one.
     fn contains(&self, other: &Scope) -> bool {
         let Scope { zones, clusters, hosts } = other;
         if is_everywhere(self.scope) || is_everywhere(other) {
             return is_everywhere(self.scope);
         }
-        let cluster = |id: &ClusterId| {
-            self.scope.clusters.contains(id) || self.view.clusters.get(id).is_some_and(|row| self.zone(&row.zone))
-        };
+        let cluster =
+            |id: &ClusterId| self.scope.clusters.contains(id) || self.view.clusters.get(id).is_some_and(|row| self.zone(&row.zone));
         let host = |id: &HostId| self.scope.hosts.contains(id) || self.has_host(id);
         zones.iter().all(|id| self.zone(id)) && clusters.iter().all(cluster) && hosts.iter().all(host)
     }
@@ -308,7 +319,7 @@ pub fn visible(view: &View, scope: &Scope) -> View {
         power: kept(&view.power, |id, _| hosts.contains_key(id)),
         presence: kept(&view.presence, |id, _| agents.contains_key(id)),
         operations: view.operations.iter().filter_map(|(id, row)| Some((*id, part_of(row, &hosts)?))).collect(),
-        alerts: kept(&view.alerts, |_, alert| sees_alert(scope, alert)),
+        alerts: kept(&view.alerts, |_, alert| reach.sees(&place_of(alert))),
         join_tokens: OrdMap::new(),
         api_tokens: OrdMap::new(),
         settings: view.settings,
@@ -353,25 +364,25 @@ fn part_of(row: &Arc<OperationRow>, hosts: &OrdMap<HostId, Arc<HostRow>>) -> Opt
     }
 }
 
-fn sees_alert(scope: &Scope, alert: &Alert) -> bool {
-    covers(scope, &alert.zone, &alert.cluster, &alert.host)
+fn place_of(alert: &Alert) -> Place<'_> {
+    let Alert { host, agent, zone, cluster, .. } = alert;
+    Place { host: host.as_ref(), agent: agent.as_ref(), zone: Some(zone), cluster: cluster.as_ref() }
 }
 
-/// Whether a scope shows an event. Its places are its own: they are those of when it happened.
+/// Where something happened, as it says itself: the host may be gone or moved since.
+struct Place<'a> {
+    host: Option<&'a HostId>,
+    agent: Option<&'a AgentId>,
+    zone: Option<&'a ZoneId>,
+    cluster: Option<&'a ClusterId>,
+}
+
+/// Whether a scope shows an event.
 #[must_use]
 pub fn sees_event(view: &View, scope: &Scope, event: &EventData) -> bool {
-    if is_everywhere(scope) {
-        return true;
-    }
-    match (&event.host, &event.zone, &event.cluster, &event.agent) {
-        (Some(host), Some(zone), Some(cluster), _) => covers(scope, zone, cluster, host),
-        (_, _, _, Some(agent)) => sees_agent(view, scope, agent),
-        _ => false,
-    }
-}
-
-fn sees_agent(view: &View, scope: &Scope, agent: &AgentId) -> bool {
-    view.agents.get(agent).is_some_and(|row| Reach { view, scope }.sees_rack(&row.rack))
+    let EventData { host, zone, cluster, agent, what: _ } = event;
+    let place = Place { host: host.as_ref(), agent: agent.as_ref(), zone: zone.as_ref(), cluster: cluster.as_ref() };
+    Reach { view, scope }.sees(&place)
 }
 
 #[cfg(test)]

@@ -41,7 +41,8 @@ fn the_grid() {
     let mut grid = String::from("            viewer operator fencer auditor admin\n");
     for right in Right::ALL {
         let cells: Vec<_> = ROLES.iter().map(|role| if has(*role, right) { "yes" } else { "-" }).collect();
-        let line = format!("{:<11} {:<6} {:<8} {:<6} {:<7} {}", format!("{right:?}"), cells[0], cells[1], cells[2], cells[3], cells[4]);
+        let line =
+            format!("{:<11} {:<6} {:<8} {:<6} {:<7} {}", format!("{right:?}"), cells[0], cells[1], cells[2], cells[3], cells[4]);
         grid += line.trim_end();
         grid.push('\n');
     }
@@ -207,13 +208,8 @@ fn nobody_hands_on_more_than_he_has() {
         (&zone, None, &scope(&[], &[], &["h9"]), None, Err(Denied::More("scope"))),
         (&zone, None, &scope(&[], &[], &["h7"]), None, Err(Denied::More("scope"))),
     ] {
-        let token = ApiTokenRow {
-            hash: "bb".into(),
-            name: "bob".into(),
-            role: Role::Viewer,
-            scope: new.clone(),
-            expires_at: news_end,
-        };
+        let token =
+            ApiTokenRow { hash: "bb".into(), name: "bob".into(), role: Role::Viewer, scope: new.clone(), expires_at: news_end };
         let maker = Principal { expires_at: makers_end, ..who(Role::Admin, makers) };
         let told = authorise(&view, &maker, Action::Change(&Request::AddApiToken(token.clone())));
         assert_eq!(told, wanted, "{makers:?} {makers_end:?} → {new:?} {news_end:?}");

@@ -29,8 +29,7 @@ pub enum Right {
 
 impl Right {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Read, Self::Operate, Self::Configure, Self::Enrol, Self::Grant, Self::Audit, Self::Join];
+    pub const ALL: [Self; 7] = [Self::Read, Self::Operate, Self::Configure, Self::Enrol, Self::Grant, Self::Audit, Self::Join];
 }
 
 /// What a request is about, and the places it would have then.
@@ -101,9 +100,7 @@ pub fn classify(request: &Request) -> Class<'_> {
         Request::DeleteCluster(id) => row(Right::Configure, Target::Cluster(id, None), Deed::Change),
         Request::PutRack(id, body) => row(Right::Configure, Target::Rack(id, Some(&body.zone)), Deed::Put),
         Request::DeleteRack(id) => row(Right::Configure, Target::Rack(id, None), Deed::Change),
-        Request::PutHost(id, spec) => {
-            row(Right::Configure, Target::Host(id, Some(&spec.cluster), Some(&spec.rack)), Deed::Put)
-        }
+        Request::PutHost(id, spec) => row(Right::Configure, Target::Host(id, Some(&spec.cluster), Some(&spec.rack)), Deed::Put),
         Request::PatchHost(id, change) => {
             row(Right::Configure, Target::Host(id, change.cluster.as_ref(), change.rack.as_ref()), Deed::Change)
         }

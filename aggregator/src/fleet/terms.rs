@@ -15,13 +15,7 @@ pub struct Terms {
 
 impl Fleet {
     /// Grants a request whose terms hold. The check and the change are one step: nothing comes between.
-    pub(super) fn asked_under(
-        &mut self,
-        principal: &str,
-        request: Request,
-        terms: &Terms,
-        now: Now,
-    ) -> Result<Answer, Rejection> {
+    pub(super) fn asked_under(&mut self, principal: &str, request: Request, terms: &Terms, now: Now) -> Result<Answer, Rejection> {
         terms.precondition.check(&self.view, &request)?;
         self.asked(principal, request, now)
     }

@@ -22,10 +22,9 @@ fn routes() -> Vec<(&'static str, String)> {
     for route in source.split(".route(\"").skip(1) {
         let (path, rest) = route.split_once('"').unwrap();
         let methods = rest.split("fn ").next().unwrap();
-        for (word, method) in
-            [("get(", "GET"), ("put(", "PUT"), ("post(", "POST"), ("patch(", "PATCH"), ("delete(", "DELETE")]
-        {
-            let named = methods.match_indices(word).any(|(at, _)| !methods[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'));
+        for (word, method) in [("get(", "GET"), ("put(", "PUT"), ("post(", "POST"), ("patch(", "PATCH"), ("delete(", "DELETE")] {
+            let named =
+                methods.match_indices(word).any(|(at, _)| !methods[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'));
             if named {
                 routes.push((method, path.to_owned()));
             }
@@ -47,7 +46,10 @@ fn example(path: &str) -> String {
         "token" => "0123456789abcdef",
         other => panic!("an example for {{{other}}} is missing here"),
     };
-    path.split('/').map(|part| part.strip_prefix('{').and_then(|part| part.strip_suffix('}')).map_or(part, id)).collect::<Vec<_>>().join("/")
+    path.split('/')
+        .map(|part| part.strip_prefix('{').and_then(|part| part.strip_suffix('}')).map_or(part, id))
+        .collect::<Vec<_>>()
+        .join("/")
 }
 
 /// A body that passes for what it is.
@@ -270,7 +272,10 @@ async fn tokens_are_made_shown_once_and_revoked() {
     assert!(!text.contains(&made.secret) && !text.contains(&row.hash));
     assert_eq!(serde_json::from_str::<Token>(&text).unwrap().last_used_at, None);
     let bob = async |path: &str| rig.client.get(format!("{}{path}", rig.url)).bearer_auth(&made.secret).send().await.unwrap();
-    assert_eq!((bob("/v1/hosts/h1").await.status(), bob("/v1/hosts/h3").await.status()), (reqwest::StatusCode::OK, reqwest::StatusCode::NOT_FOUND));
+    assert_eq!(
+        (bob("/v1/hosts/h1").await.status(), bob("/v1/hosts/h3").await.status()),
+        (reqwest::StatusCode::OK, reqwest::StatusCode::NOT_FOUND)
+    );
     let used: Token = rig.send(Method::GET, &path, "").await.json().await.unwrap();
     assert!(used.last_used_at.is_some());
     assert_eq!(rig.get("/v1/tokens").await["items"].as_array().unwrap().len(), 7);
