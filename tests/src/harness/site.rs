@@ -200,6 +200,24 @@ impl Site {
         Ok(run(&command, input)?.into())
     }
 
+    /// Runs `picketctl` on a terminal of its own, on which `typed` is typed; standard output and error are both what it shows.
+    ///
+    /// # Errors
+    /// When `script` (util-linux) is not there.
+    pub fn ctl_on_terminal(&self, arguments: &[&str], typed: &str) -> Result<Answer> {
+        let mut ctl = self.ctl_command()?;
+        ctl.args(arguments);
+        let words = std::iter::once(ctl.get_program()).chain(ctl.get_args()).map(|word| quoted(&word.to_string_lossy()));
+        let line = words.collect::<Vec<_>>().join(" ");
+        let mut script = Command::new("script");
+        script
+            .args(["--quiet", "--return", "--flush", "--command"])
+            .arg(format!("stty cols 160 rows 50; exec {line}"))
+            .arg("/dev/null");
+        script.envs(ctl.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("TERM", "xterm");
+        Ok(run(&script, typed)?.into())
+    }
+
     /// Runs `picketctl -o json`, which has to succeed.
     ///
     /// # Errors
@@ -315,6 +333,11 @@ impl Site {
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
+}
+
+/// A word as a shell takes it for itself.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 /// A test that fails shows what the daemons said last.

@@ -11,6 +11,8 @@ pub mod ipmitool;
 pub mod mosquitto;
 pub mod mosquitto_pub;
 pub mod mosquitto_sub;
+pub mod nodeset;
+pub mod powerman;
 pub mod process;
 pub mod sushy;
 
