@@ -367,3 +367,24 @@ fn manual_pages_come_out_right() {
     assert!(shown.status.success() && complaints.is_empty(), "{complaints}");
     assert!(String::from_utf8_lossy(&shown.stdout).contains("Exit codes"));
 }
+
+#[test]
+fn tokens_are_made_for_somebody_and_revoked() {
+    let daemon = Daemon::start();
+    daemon.login();
+    daemon.ok("zones add z1");
+    daemon.ok("clusters add c1 --zone z1");
+    let file = daemon.folder.path().join("viewer");
+    daemon.ok(&format!("tokens add looker --role viewer --cluster c1 --ttl 7d --out {}", file.display()));
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions()) & 0o777, 0o600);
+    let as_looker = |words: &str| daemon.run(&format!("--token-file {} --url {} {words}", file.display(), daemon.url)).0;
+    assert_eq!((as_looker("clusters list"), as_looker("zones add z2")), (0, 4));
+    let listed = daemon.ok("tokens list -o csv --columns name,role,scope --no-header");
+    assert!(listed.lines().any(|line| line == "looker,viewer,cluster c1"), "{listed}");
+    let id = daemon.ok("tokens list -o csv --columns token,name --no-header");
+    let id = id.lines().find_map(|line| line.strip_suffix(",looker")).unwrap().to_owned();
+    daemon.ok(&format!("tokens rm {id}"));
+    assert_eq!(as_looker("clusters list"), 4);
+    let secret = daemon.ok("tokens add shown --role auditor");
+    assert!(secret.starts_with("pkt_") && secret.lines().count() == 1, "{secret}");
+}

@@ -110,7 +110,8 @@ pub async fn consumers(client: &Client, out: &Output, command: ConsumerCommand) 
     Ok(0)
 }
 
-fn write(path: &Path, text: &str, mode: u32, new: bool) -> Result<(), Failure> {
+/// Writes a file for whom `mode` says.
+pub fn write(path: &Path, text: &str, mode: u32, new: bool) -> Result<(), Failure> {
     let mut options = fs::OpenOptions::new();
     options.write(true).mode(mode);
     if new {

@@ -1,6 +1,8 @@
 //! `picketctl`: the admin's command line. Speaks the HTTP API and nothing else; results go to stdout, everything else to stderr.
 
 mod agents;
+mod alerts;
+mod audit;
 mod cli;
 mod client;
 mod config;
@@ -21,6 +23,7 @@ mod progress;
 mod secret_input;
 mod select;
 mod sight;
+mod tokens;
 
 use std::process::ExitCode;
 
@@ -70,7 +73,10 @@ async fn run(cli: Cli) -> Ended {
         Command::Op(command) => op::op(&client()?, &out, command).await,
         Command::Agents(command) => agents::agents(&client()?, &out, command).await,
         Command::Consumers(command) => agents::consumers(&client()?, &out, command).await,
-        Command::Alerts(command) => sight::alerts(&client()?, &out, command).await,
+        Command::Tokens(command) => tokens::tokens(&client()?, &out, command).await,
+        Command::Alerts(command) => alerts::alerts(&client()?, &out, command).await,
+        Command::Silences(command) => alerts::silences(&client()?, &out, command).await,
+        Command::Audit(command) => audit::audit(client(), &out, command).await,
         Command::Events(command) => events::events(&client()?, &out, command).await,
         Command::History(command) => sight::history(&client()?, &out, &command).await,
         Command::Summary => sight::summary(&client()?, &out).await,

@@ -1,38 +1,20 @@
-//! What there is to see: alerts, histories, the summary, and the API as it is.
+//! What there is to see: histories, the summary, and the API as it is.
 
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
 use jiff::Timestamp;
-use picket_common::alert::AlertState;
-use picket_common::api::{Alert, Counts, HistoryEntry, HistoryWhat, Summary};
+use picket_common::api::{Counts, HistoryEntry, HistoryWhat, Summary};
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::Ended;
-use crate::cli::{Alerts, ApiArgs, HistoryArgs};
+use crate::cli::{ApiArgs, HistoryArgs};
 use crate::client::{Call, Client, typed};
 use crate::failure::Failure;
-use crate::output::{Column, Output, age, column, maybe, print, shaped};
-
-const ALERTS: &[Column<Alert>] = &[
-    column("ALERT", |a, _| a.kind.into()),
-    column("STATE", |a, _| shaped(if a.state == AlertState::Firing { '▲' } else { '–' }, &a.state.to_string())),
-    column("HOST", |a, _| maybe(a.host.as_ref())),
-    column("ZONE", |a, _| (&a.zone).into()),
-    column("CLUSTER", |a, _| maybe(a.cluster.as_ref())),
-    column("FOR", |a, look| age(a.starts_at, look)),
-    column("SUMMARY", |a, _| (&a.summary).into()),
-];
-
-/// `alerts`.
-pub async fn alerts(client: &Client, out: &Output, command: Alerts) -> Ended {
-    let state = (!command.all).then(|| "firing".to_owned());
-    out.list(&client.all("/v1/alerts", &[("state", state)], usize::MAX).await?, ALERTS, "id")?;
-    Ok(0)
-}
+use crate::output::{Column, Output, column, maybe, print};
 
 const HISTORY: &[Column<HistoryEntry>] = &[
     column("AT", |h, _| seconds(h.at).into()),
@@ -200,12 +182,5 @@ zone z1  2     1      0          0           0
         assert_eq!(shown(&at(Format::Table, true), &summary_lines(&summary), SUMMARY, false), wanted);
         let csv = "where,on,off,unknown,disabled,stale\nall,2,1,0,0,0\nzone z1,2,1,0,0,0\n";
         assert_eq!(shown(&at(Format::Csv, false), &summary_lines(&summary), SUMMARY, false), csv);
-        let alert = json!({"id": "bmc-lost.h1", "kind": "bmc-lost", "state": "firing", "host": "h1", "zone": "z1", "cluster": "c1",
-            "starts_at": "2026-01-01T00:00:00Z", "summary": "the BMC does not answer"});
-        let wanted = "\
-ALERT     STATE     HOST  ZONE  CLUSTER  FOR  SUMMARY
-bmc-lost  ▲ firing  h1    z1    c1       30m  the BMC does not answer
-";
-        assert_eq!(shown(&at(Format::Table, true), &[alert], ALERTS, false), wanted);
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use picket_common::id::{AgentId, ConsumerId, RackId, ZoneId};
+use picket_common::id::{AgentId, ClusterId, ConsumerId, RackId, ZoneId};
 
 use super::seconds;
 
@@ -77,4 +77,38 @@ pub enum ConsumerCommand {
         #[arg(long)]
         days: Option<u32>,
     },
+}
+
+/// `tokens …`.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// All that one may see.
+    List,
+    /// One.
+    Show { id: String },
+    /// Make one; it is shown once, and kept nowhere.
+    Add {
+        /// Whose it is, for histories and the audit log.
+        name: String,
+        /// What it may do.
+        #[arg(long, value_parser = ["viewer", "operator", "fencer", "admin", "auditor"])]
+        role: String,
+        /// Only in this zone; may be given again. Without any scope: everywhere.
+        #[arg(long)]
+        zone: Vec<ZoneId>,
+        /// Only in this cluster; may be given again.
+        #[arg(long)]
+        cluster: Vec<ClusterId>,
+        /// Only these hosts: host sets; may be given again.
+        #[arg(long, value_name = "HOSTS")]
+        hosts: Vec<String>,
+        /// How long it may be used: `90s`, `30m`, `1h`, `7d`; absent = as long as one's own.
+        #[arg(long, value_parser = seconds)]
+        ttl: Option<u64>,
+        /// Write it to this new file, for its owner alone, instead of printing it.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Revoke one.
+    Rm { id: String },
 }

@@ -10,11 +10,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use access::{AgentCommand, ConsumerCommand, ContextCommand, Login};
+pub use access::{AgentCommand, ConsumerCommand, ContextCommand, Login, TokenCommand};
 pub use inventory::{ClusterCommand, HostCommand, HostFilter, HostSettings, RackCommand, Unset, ZoneCommand};
 pub use power::{Gate, GateScope, OobmCommand, OpCommand, Pm, Power};
 pub use program::{Man, Shell};
-pub use sight::{Alerts, ApiArgs, EventCommand, HistoryArgs};
+pub use sight::{AlertCommand, AlertFilter, Alerts, ApiArgs, AuditCommand, EventCommand, HistoryArgs, SilenceCommand};
 
 /// Out-of-band power management of a fleet of hosts.
 #[derive(Debug, Parser)]
@@ -127,8 +127,17 @@ pub enum Command {
     /// Consumers of the public MQTT tree.
     #[command(subcommand)]
     Consumers(ConsumerCommand),
+    /// Tokens for the API: who may do what, and where.
+    #[command(subcommand)]
+    Tokens(TokenCommand),
     /// What is wrong now.
     Alerts(Alerts),
+    /// What nobody is told of for a while.
+    #[command(subcommand)]
+    Silences(SilenceCommand),
+    /// Who did what.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// What happens.
     #[command(subcommand)]
     Events(EventCommand),
@@ -192,7 +201,13 @@ mod tests {
             "agents token --rack r1 --zone z1 --ttl 30m",
             "consumers issue nagios --out d",
             "alerts",
-            "alerts list",
+            "alerts list --all",
+            "alerts --kind bmc-lost",
+            "alerts ack bmc-lost.h1 --comment looking",
+            "alerts silence bmc-lost.h1 --for 2h",
+            "silences add host=r07n* kind!=agent-lost --for 1h",
+            "tokens add ci --role operator --cluster c1 --hosts r07n[01-04] --ttl 7d",
+            "audit verify",
             "events tail --host h1 -o jsonl",
             "api get /v1/summary",
             "--url https://a --ca f --token-file t summary",
@@ -229,6 +244,11 @@ mod tests {
             "pm h1",
             "pm -1 -0 h1",
             "completion tcsh",
+            "alerts ack",
+            "alerts --kind nonsense",
+            "silences add colour=red --for 1h",
+            "tokens add ci",
+            "tokens add ci --role king",
             "hosts set h1 --unset driver",
         ] {
             let error = Cli::try_parse_from(std::iter::once("picketctl").chain(bad.split(' '))).unwrap_err();

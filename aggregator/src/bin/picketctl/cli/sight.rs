@@ -3,17 +3,116 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use picket_common::id::HostId;
+use picket_common::alert::{AlertKind, Matcher};
+use picket_common::id::{ClusterId, HostId, ZoneId};
 
-/// `alerts`.
+use super::seconds;
+
+/// `alerts …`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Alerts {
-    /// `list`, which is also what happens without it.
-    #[arg(value_parser = ["list"])]
-    pub list: Option<String>,
-    /// Resolved ones too.
+    /// What to do with them; without a word they are listed.
+    #[command(subcommand)]
+    pub command: Option<AlertCommand>,
+    /// Which ones.
+    #[command(flatten)]
+    pub filter: AlertFilter,
+}
+
+/// See [`Alerts::command`].
+#[derive(Debug, Subcommand)]
+pub enum AlertCommand {
+    /// What is wrong now.
+    List(AlertFilter),
+    /// One.
+    Show { id: String },
+    /// Take note of some: they are not repeated any more.
+    Ack {
+        /// Which.
+        #[arg(required = true)]
+        ids: Vec<String>,
+        /// For the others.
+        #[arg(long)]
+        comment: Option<String>,
+    },
+    /// Say nothing more of some for a while.
+    Silence {
+        /// Which.
+        #[arg(required = true)]
+        ids: Vec<String>,
+        /// For how long: `90s`, `30m`, `1h`, `7d`.
+        #[arg(long = "for", value_name = "TIME", value_parser = seconds)]
+        duration: u64,
+        /// Why.
+        #[arg(long)]
+        comment: Option<String>,
+    },
+}
+
+/// Which alerts.
+#[derive(Debug, Default, Args)]
+pub struct AlertFilter {
+    /// Pending and resolved ones too.
     #[arg(long)]
     pub all: bool,
+    /// Only of this kind: `bmc-lost`.
+    #[arg(long)]
+    pub kind: Option<AlertKind>,
+    /// Only as grave.
+    #[arg(long, value_parser = ["info", "warning", "critical"])]
+    pub severity: Option<String>,
+    /// Only of this host.
+    #[arg(long)]
+    pub host: Option<HostId>,
+    /// Only of this cluster.
+    #[arg(long)]
+    pub cluster: Option<ClusterId>,
+    /// Only of this zone.
+    #[arg(long)]
+    pub zone: Option<ZoneId>,
+}
+
+/// `silences …`.
+#[derive(Debug, Subcommand)]
+pub enum SilenceCommand {
+    /// Those that hold or will.
+    List {
+        /// Those that are over too.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Make one.
+    Add {
+        /// What it covers: `host=r07n*`, `kind=bmc-lost|agent-lost`, `cluster!=c1`; all must match.
+        #[arg(required = true, value_name = "LABEL=VALUE")]
+        matchers: Vec<Matcher>,
+        /// For how long: `90s`, `30m`, `1h`, `7d`.
+        #[arg(long = "for", value_name = "TIME", value_parser = seconds)]
+        duration: u64,
+        /// Why.
+        #[arg(long)]
+        comment: Option<String>,
+    },
+    /// End one now.
+    Rm { id: String },
+}
+
+/// `audit …`.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// What was done and refused, oldest first.
+    List {
+        /// At most so many lines.
+        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+        limit: u64,
+    },
+    /// Check that nothing was changed or removed: at the aggregator, or of an export here.
+    Verify {
+        /// An export to check here instead: what `audit list -o jsonl` printed; `-` is stdin.
+        #[arg(value_name = "FILE")]
+        export: Option<PathBuf>,
+    },
 }
 
 /// `events …`.
