@@ -9,6 +9,7 @@
 //! | `outbox` | sequence → report |
 //! | `memory` | host → what a driver wants to know again (pins, sessions, systems) |
 //! | `facts` | host → what its BMC is, as far as it was learned |
+//! | `password` | host → a change of its password that its assignment knows nothing of; stays when the host leaves the rack |
 //!
 //! The schema grows by one whenever an older agent could not go on with the file, be it that rows changed their layout or that
 //! it would do harm by not knowing a table. A file of an older schema is copied beside itself and taken over row by row in one
@@ -28,6 +29,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Tab
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::rack::change::PasswordChange;
 use crate::rack::facts::FactsRow;
 use crate::rack::host::HostRow;
 use crate::rack::operation::Operation;
@@ -46,6 +48,7 @@ const SEEN: TableDefinition<'_, (u128, &str), i64> = TableDefinition::new("seen"
 const OUTBOX: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("outbox");
 const MEMORY: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("memory");
 const FACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts");
+const PASSWORD: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("password");
 
 /// A row and the version of its layout, which is its first byte.
 trait Row: Serialize + DeserializeOwned {
@@ -73,6 +76,10 @@ impl Row for Report {
 }
 
 impl Row for FactsRow {
+    const VERSION: u8 = 1;
+}
+
+impl Row for PasswordChange {
     const VERSION: u8 = 1;
 }
 
@@ -234,6 +241,7 @@ impl Journal {
         transaction.open_table(OUTBOX)?;
         transaction.open_table(MEMORY)?;
         transaction.open_table(FACTS)?;
+        transaction.open_table(PASSWORD)?;
         transaction.commit()?;
         Ok(found)
     }
@@ -281,6 +289,10 @@ impl Journal {
         let facts = transaction.open_table(FACTS).map_err(|error| fail(error.into()))?;
         for entry in facts.iter().map_err(|error| fail(error.into()))? {
             restored.facts.push(self.row("facts", entry.map_err(|error| fail(error.into()))?.1.value())?);
+        }
+        let changes = transaction.open_table(PASSWORD).map_err(|error| fail(error.into()))?;
+        for entry in changes.iter().map_err(|error| fail(error.into()))? {
+            restored.changes.push(self.row("password", entry.map_err(|error| fail(error.into()))?.1.value())?);
         }
         let seen = transaction.open_table(SEEN).map_err(|error| fail(error.into()))?;
         for entry in seen.iter().map_err(|error| fail(error.into()))? {
@@ -476,6 +488,7 @@ struct Tables<'t> {
     outbox: redb::Table<'t, u64, &'static [u8]>,
     memory: redb::Table<'t, &'static str, &'static [u8]>,
     facts: redb::Table<'t, &'static str, &'static [u8]>,
+    password: redb::Table<'t, &'static str, &'static [u8]>,
 }
 
 impl<'t> Tables<'t> {
@@ -489,6 +502,7 @@ impl<'t> Tables<'t> {
             outbox: transaction.open_table(OUTBOX)?,
             memory: transaction.open_table(MEMORY)?,
             facts: transaction.open_table(FACTS)?,
+            password: transaction.open_table(PASSWORD)?,
         })
     }
 
@@ -513,6 +527,8 @@ impl<'t> Tables<'t> {
             Record::Seen(operation, host, until) => drop(self.seen.insert((operation.0.as_u128(), host.as_str()), until.0)?),
             Record::Unseen(operation, host) => drop(self.seen.remove((operation.0.as_u128(), host.as_str()))?),
             Record::Facts(row) => drop(self.facts.insert(row.host.as_str(), encode(row.as_ref())?.as_slice())?),
+            Record::Password(row) => drop(self.password.insert(row.host.as_str(), encode(row.as_ref())?.as_slice())?),
+            Record::PasswordEnded(host) => drop(self.password.remove(host.as_str())?),
             Record::Report(report) => {
                 self.outbox.insert(*next, encode(report.as_ref())?.as_slice())?;
                 *next += 1;
@@ -754,12 +770,32 @@ mod tests {
         };
         journal.record(&[Record::Assignment(assignment)]).unwrap();
         journal.reader().set_memory(&host, Some(b"pin")).unwrap();
+        let change = PasswordChange {
+            host: host.clone(),
+            operation,
+            base_revision: 1,
+            revision: 2,
+            new: picket_common::seal::Sealed(vec![1, 2]),
+            stage: crate::rack::change::Stage::New,
+        };
+        let learned = crate::rack::moment::Moment {
+            boot: crate::rack::moment::MachineBoot(uuid::Uuid::nil()),
+            boottime: std::time::Duration::from_secs(3),
+            wall: Time(4),
+        };
+        let facts = FactsRow { host: host.clone(), revision: 1, learned, facts: picket_common::facts::Facts::default() };
+        journal.record(&[Record::Password(Box::new(change.clone())), Record::Facts(Box::new(facts.clone()))]).unwrap();
         let restored = journal.load().unwrap();
+        assert_eq!((&restored.changes, &restored.facts), (&vec![change.clone()], &vec![facts]));
         assert_eq!(restored.seen, [(operation, host.clone(), Time(9))]);
         assert_eq!(restored.epoch, 4);
         assert_eq!(journal.reader().memory(&host).unwrap().unwrap(), b"pin");
         journal.record(&[Record::Unseen(operation, host.clone()), Record::Remove(host.clone())]).unwrap();
-        assert!(journal.load().unwrap().seen.is_empty());
+        let restored = journal.load().unwrap();
+        assert!(restored.seen.is_empty() && restored.facts.is_empty());
+        assert_eq!(restored.changes, [change], "a host may come back with the password it got here");
+        journal.record(&[Record::PasswordEnded(host.clone())]).unwrap();
+        assert!(journal.load().unwrap().changes.is_empty());
         assert_eq!(journal.reader().memory(&host).unwrap(), None);
     }
 }

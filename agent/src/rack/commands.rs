@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use picket_common::clock::Now;
-use picket_common::command::{ErrorClass, Outcome, Refusal};
+use picket_common::command::{Action, ErrorClass, Outcome, Refusal};
 use picket_common::id::{HostId, OperationId};
 use picket_common::wire::Time;
-use picket_common::wire::down::PowerCommand;
+use picket_common::wire::down::{ChangePassword, PowerCommand};
 use picket_common::wire::report::{MAX_TEXT, OperationReport, Progress, Report};
 
 use super::admission::{Standing, Verdict, admit};
 use super::host::{Host, Purpose};
 use super::moment::Moment;
 use super::operation::{Input, Operation, Phase, Step};
+use super::password::NewPassword;
 use super::{Decision, Rack, Record, timeout_of};
 use crate::bmc::{Ask, DriverError, cut};
 
@@ -25,17 +26,46 @@ const LAST_WORD: Duration = Duration::from_millis(200);
 /// Most commands that wait for their assignment.
 const MAX_EARLY: usize = 256;
 
+/// A command as it came, with what it sets.
+#[derive(Debug)]
+pub(super) struct Order {
+    /// What to do.
+    pub(super) command: PowerCommand,
+    /// For a change of password.
+    pub(super) password: Option<NewPassword>,
+}
+
+impl Order {
+    fn is(&self, operation: OperationId, host: &HostId) -> bool {
+        self.command.operation == operation && self.command.host == *host
+    }
+}
+
+impl From<PowerCommand> for Order {
+    fn from(command: PowerCommand) -> Self {
+        Self { command, password: None }
+    }
+}
+
+impl From<ChangePassword> for Order {
+    fn from(change: ChangePassword) -> Self {
+        let ChangePassword { command, password: sealed, base_revision, revision } = change;
+        Self { command, password: Some(NewPassword { sealed, base_revision, revision }) }
+    }
+}
+
 impl Rack {
-    pub(super) fn commanded(&mut self, command: PowerCommand, now: Now, decision: &mut Decision) {
+    pub(super) fn commanded(&mut self, order: Order, now: Now, decision: &mut Decision) {
+        let command = &order.command;
         let key = (command.operation, command.host.clone());
         if self.seen.contains_key(&key) {
             return;
         }
         if !self.assignments.covers(command.generation) {
-            self.keep_early(command, now, decision);
+            self.keep_early(order, now, decision);
             return;
         }
-        self.remember(&command, decision);
+        self.remember(command, decision);
         let slot = self.by_id.get(&command.host).copied();
         let host = slot.and_then(|slot| self.host(slot));
         let standing = Standing {
@@ -47,10 +77,16 @@ impl Rack {
         let verdict = match host {
             _ if !self.journal_works => Verdict::Refused(Refusal::JournalUnavailable),
             Some(host) if host.is_locked() => Verdict::Refused(Refusal::PasswordNeeded),
-            _ => admit(&command, standing, now),
+            _ => admit(command, standing, now),
+        };
+        let verdict = match (verdict, &order.password, host) {
+            (Verdict::Admitted(_), Some(new), Some(host)) => {
+                host.refuse_change(new, &self.settings.sealing_key).map_or(verdict, Verdict::Refused)
+            }
+            _ => verdict,
         };
         match (verdict, slot) {
-            (Verdict::Admitted(left), Some(slot)) => self.admitted(slot, command, left, now, decision),
+            (Verdict::Admitted(left), Some(slot)) => self.admitted(slot, order, left, now, decision),
             (Verdict::Admitted(_), None) => {
                 report(decision, command.operation, &command.host, Progress::Done(Outcome::Refused(Refusal::NotAssigned)), now)
             }
@@ -62,14 +98,15 @@ impl Rack {
     }
 
     /// A command of a newer assignment than ours waits for it, or for its deadline.
-    fn keep_early(&mut self, command: PowerCommand, now: Now, decision: &mut Decision) {
-        if self.early.iter().any(|early| early.operation == command.operation && early.host == command.host) {
+    fn keep_early(&mut self, order: Order, now: Now, decision: &mut Decision) {
+        let command = &order.command;
+        if self.early.iter().any(|early| early.is(command.operation, &command.host)) {
             return;
         }
         if self.early.len() < MAX_EARLY {
-            self.early.push(command);
+            self.early.push(order);
         } else {
-            self.remember(&command, decision);
+            self.remember(command, decision);
             report(decision, command.operation, &command.host, Progress::Done(Outcome::Refused(Refusal::Busy)), now);
         }
     }
@@ -85,8 +122,12 @@ impl Rack {
         decision.records.push(Record::Seen(operation, host.clone(), until));
     }
 
-    fn admitted(&mut self, slot: usize, command: PowerCommand, left: Duration, now: Now, decision: &mut Decision) {
+    fn admitted(&mut self, slot: usize, order: Order, left: Duration, now: Now, decision: &mut Decision) {
+        let Order { command, password } = order;
         report(decision, command.operation, &command.host, Progress::Admitted, now);
+        if let Some(new) = password {
+            self.begin_change(slot, command.operation, new, decision);
+        }
         let until = now.after(left);
         let operation = Operation::new(command, Moment::at(self.settings.machine_boot, until));
         decision.records.push(Record::Operation(operation.clone()));
@@ -98,18 +139,18 @@ impl Rack {
     }
 
     pub(super) fn retry_early(&mut self, now: Now, decision: &mut Decision) {
-        for command in std::mem::take(&mut self.early) {
-            self.commanded(command, now, decision);
+        for order in std::mem::take(&mut self.early) {
+            self.commanded(order, now, decision);
         }
     }
 
     pub(super) fn expire_early(&mut self, now: Now, decision: &mut Decision) {
         let clock = self.clock;
         let centre_now = clock.map_or(Time::from(now.wall), |clock| clock.latest(now.boottime));
-        let (late, early) = std::mem::take(&mut self.early).into_iter().partition(|command| command.deadline <= centre_now);
+        let (late, early) = std::mem::take(&mut self.early).into_iter().partition(|order| order.command.deadline <= centre_now);
         self.early = early;
-        let late: Vec<PowerCommand> = late;
-        for command in late {
+        let late: Vec<Order> = late;
+        for Order { command, .. } in late {
             // A copy that came with the assignment we hold has been judged: this one must not say otherwise.
             if self.seen.contains_key(&(command.operation, command.host.clone())) {
                 continue;
@@ -120,18 +161,19 @@ impl Rack {
     }
 
     pub(super) fn cancelled(&mut self, operation: OperationId, id: &HostId, now: Now, decision: &mut Decision) {
-        self.early.retain(|command| command.operation != operation || command.host != *id);
+        self.early.retain(|early| !early.is(operation, id));
         if !self.seen.contains_key(&(operation, id.clone())) {
             // It has not come yet: when it does it is refused as seen, so it can be called cancelled now.
             self.mark_seen(operation, id, now.after(MAX_TIMEOUT).wall.into(), decision);
             report(decision, operation, id, Progress::Done(Outcome::Cancelled), now);
             return;
         }
-        let Some(host) = self.by_id.get(id).copied().and_then(|slot| self.host_mut(slot)) else { return };
+        let Some(&slot) = self.by_id.get(id) else { return };
+        let Some(host) = self.host_mut(slot) else { return };
         let waiting = |op: &Operation| op.command.operation == operation && matches!(op.phase, Phase::Queued);
         let Some(place) = host.operations.iter().position(waiting) else { return };
         if let Some(operation) = host.operations.remove(place) {
-            end(decision, &operation, Outcome::Cancelled, now);
+            self.finish(slot, &operation, Outcome::Cancelled, now, decision);
         }
     }
 
@@ -140,8 +182,15 @@ impl Rack {
         host.operation_due = None;
         for operation in std::mem::take(&mut host.operations) {
             let outcome = operation.interrupted(refusal);
-            end(decision, &operation, outcome, now);
+            self.finish(slot, &operation, outcome, now, decision);
         }
+    }
+
+    fn finish(&mut self, slot: usize, operation: &Operation, outcome: Outcome, now: Now, decision: &mut Decision) {
+        if operation.command.action == Action::ChangePassword {
+            self.withdraw_change(slot, operation.command.operation, now, decision);
+        }
+        end(decision, operation, outcome, now);
     }
 
     pub(super) fn operate(&mut self, slot: usize, input: Input<'_>, now: Now, decision: &mut Decision) {
@@ -155,16 +204,20 @@ impl Rack {
             if operation.phase != before {
                 decision.records.push(Record::Operation(operation.clone()));
             }
+            if step == Step::Ask(Ask::SetPassword) {
+                self.send_password(slot, decision);
+            }
+            let Some(host) = self.host_mut(slot) else { return };
             match step {
                 Step::Wait(pause) => host.operation_due = Some(now.boottime.saturating_add(pause)),
                 Step::Ask(ask) => self.ask_for_operation(slot, ask, now, decision),
-                Step::Prove => host.operation_due = Some(now.boottime.saturating_add(Duration::from_secs(1))),
+                Step::Prove => self.prove(slot, now, decision),
                 Step::Done(outcome) => {
                     host.operation_due = None;
-                    if let Some(operation) = host.operations.pop_front() {
-                        end(decision, &operation, outcome, now);
-                    }
                     host.poll_due = host.poll_due.max(now.boottime.saturating_add(Duration::from_secs(1)));
+                    if let Some(operation) = host.operations.pop_front() {
+                        self.finish(slot, &operation, outcome, now, decision);
+                    }
                     input = Some(Input::Start);
                 }
             }
@@ -178,6 +231,11 @@ impl Rack {
             // A poll is under way: one request at a time. Its end starts this one.
             return;
         }
+        if host.is_in_doubt() && ask != Ask::SetPassword {
+            // First it must be known which password works; then the operation goes on.
+            self.prove(slot, now, decision);
+            return;
+        }
         if host.blocked(now.boottime).is_some() {
             let error = blocked_error(host);
             host.operation_due = None;
@@ -186,32 +244,48 @@ impl Rack {
             return;
         }
         host.operation_due = None;
+        let openable = ask != Ask::SetPassword || self.new_password(slot).is_some();
+        let Some(host) = self.host_mut(slot) else { return };
+        if !openable {
+            let error = not_openable(host);
+            self.password_answered(slot, Some(&error), now, decision);
+            self.operate(slot, Input::Ordered(Err(&error)), now, decision);
+            return;
+        }
         let Some(operation) = host.operations.front() else { return };
         let purpose = Purpose::Operation(operation.command.operation);
         let timeout = timeout_of(host, ask).min(time_for(operation, now));
+        if ask == Ask::TryLogin {
+            host.row.login_since = Some(Moment::at(host.boot, now));
+            decision.records.push(Record::Host(host.row.clone()));
+        }
         self.send(slot, ask, purpose, timeout, decision);
     }
 }
 
 /// What is left of an operation's time for one request, with a little kept back: a driver that runs into it still says why.
-fn time_for(operation: &Operation, now: Now) -> Duration {
+pub(super) fn time_for(operation: &Operation, now: Now) -> Duration {
     let left = operation.deadline.boottime.saturating_sub(now.boottime);
     if left > LAST_WORD * 2 { left.saturating_sub(LAST_WORD) } else { left }
 }
 
 /// Why no request is sent while logins pause.
-fn blocked_error(host: &Host) -> DriverError {
+pub(super) fn blocked_error(host: &Host) -> DriverError {
     let last = host.row.error.as_ref().map_or_else(|| "the login was refused".to_owned(), |error| error.text.clone());
-    DriverError {
-        driver: "picket",
-        address: host.assignment.bmc.as_ref().map(|bmc| bmc.address.clone()).unwrap_or_default(),
-        class: ErrorClass::Auth,
-        code: "auth-blocked".into(),
-        text: format!(
-            "logins are paused after two refusals, or the account could be locked; set the right password. Last answer: {last}"
-        ),
-        maybe_sent: false,
-    }
+    let text = format!(
+        "logins are paused after two refusals, or the account could be locked; set the right password. Last answer: {last}"
+    );
+    own_error(host, ErrorClass::Auth, "auth-blocked", text)
+}
+
+/// The key that the new password was sealed to is not this agent's any more.
+fn not_openable(host: &Host) -> DriverError {
+    own_error(host, ErrorClass::Setting, Refusal::PasswordNeeded.code(), Refusal::PasswordNeeded.to_string())
+}
+
+fn own_error(host: &Host, class: ErrorClass, code: &str, text: String) -> DriverError {
+    let address = host.assignment.bmc.as_ref().map(|bmc| bmc.address.clone()).unwrap_or_default();
+    DriverError { driver: "picket", address, class, code: code.into(), text, maybe_sent: false }
 }
 
 fn report(decision: &mut Decision, operation: OperationId, host: &HostId, progress: Progress, now: Now) {

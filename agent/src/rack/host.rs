@@ -13,6 +13,7 @@ use picket_common::wire::assign::HostAssignment;
 use picket_common::wire::report::{ManagementReport, PowerReport, Report, Snapshot};
 use serde::{Deserialize, Serialize};
 
+use super::change::{PasswordChange, Which};
 use super::facts::FactsRow;
 use super::moment::{MachineBoot, Moment};
 use super::operation::Operation;
@@ -53,7 +54,7 @@ pub struct HostRow {
 pub struct Host {
     /// As assigned.
     pub assignment: HostAssignment,
-    /// Its BMC with the password opened; absent when not configured or not openable.
+    /// Its BMC with the password in force, opened; absent when not configured or not openable.
     pub bmc: Option<Arc<Bmc>>,
     /// Its driver's name.
     pub driver: Arc<str>,
@@ -63,6 +64,8 @@ pub struct Host {
     pub streak: Streak,
     /// Which boot of the machine this is.
     pub boot: MachineBoot,
+    /// The last change of its password, until another assignment settles it.
+    pub change: Option<PasswordChange>,
     /// What the BMC is, as far as it was learned; boxed, for most of a host's life nobody looks at it.
     pub facts: Option<Box<FactsRow>>,
     /// When it was last asked what it is.
@@ -103,6 +106,8 @@ pub enum Purpose {
     Poll,
     /// This operation.
     Operation(OperationId),
+    /// Whether the BMC takes this password.
+    Proof(Which),
 }
 
 impl Host {
@@ -139,6 +144,7 @@ impl Host {
         let mut host = Self {
             streak: Streak { silent: 0, refused_logins: row.refused_logins },
             boot,
+            change: None,
             facts: None,
             inspected: None,
             inspect_due: None,
@@ -181,7 +187,9 @@ impl Host {
         self.row.blocked_until = Some(Moment::at(self.boot, now.after(BLOCKED_FOR)));
     }
 
-    fn was_refused_lately(&self, now: Duration) -> bool {
+    /// Whether one more refused login would be the second within the length of a pause.
+    #[must_use]
+    pub fn was_refused_lately(&self, now: Duration) -> bool {
         self.row.refused_at.is_some_and(|at| now.saturating_sub(at.boottime) < BLOCKED_FOR)
     }
 
@@ -324,8 +332,9 @@ impl Host {
     }
 
     /// All that is known, for an aggregator that missed reports.
-    pub fn all_known(&self) -> impl Iterator<Item = Report> + '_ {
-        std::iter::once(self.snapshot()).chain(self.facts.as_ref().map(|row| row.report()))
+    pub fn all_known(&self, now: Now) -> impl Iterator<Item = Report> + '_ {
+        let facts = self.facts.as_ref().map(|row| row.report());
+        std::iter::once(self.snapshot()).chain(facts).chain(self.password_verdict(now))
     }
 
     /// The state that is known.

@@ -3,11 +3,13 @@
 
 pub mod admission;
 mod assignment;
+pub mod change;
 mod commands;
 pub mod facts;
 pub mod host;
 pub mod moment;
 pub mod operation;
+mod password;
 mod schedule;
 #[cfg(test)]
 mod tests;
@@ -23,13 +25,15 @@ use picket_common::id::{HostId, OperationId};
 use picket_common::power::{Cause, Management, PowerEvent};
 use picket_common::seal::{self, Belongs, Sealed};
 use picket_common::secret::Secret;
-use picket_common::wire::assign::{Assign, HostAssignment, SiteSettings};
-use picket_common::wire::down::{Command, PowerCommand};
+use picket_common::wire::assign::{Assign, BmcAssignment, HostAssignment, SiteSettings};
+use picket_common::wire::down::Command;
 use picket_common::wire::report::{MAX_OVERDUE, Report};
 use picket_common::wire::{Generation, Incarnation, Time};
 
 use self::admission::CentreClock;
 use self::assignment::{Assignments, Change, Others};
+use self::change::PasswordChange;
+use self::commands::Order;
 use self::facts::FactsRow;
 use self::host::{Flight, Host, HostRow, Purpose};
 use self::moment::{MachineBoot, Moment};
@@ -108,6 +112,10 @@ pub enum Record {
     Unseen(OperationId, HostId),
     /// What a BMC is.
     Facts(Box<FactsRow>),
+    /// How far a change of a password is.
+    Password(Box<PasswordChange>),
+    /// A host's assignment says which password it has.
+    PasswordEnded(HostId),
     /// Queue a report.
     Report(Box<Report>),
     /// Reports up to here are durable at the aggregator.
@@ -131,6 +139,8 @@ pub struct Restored {
     pub seen: Vec<(OperationId, HostId, Time)>,
     /// What BMCs are.
     pub facts: Vec<FactsRow>,
+    /// Changes of passwords that assignments know nothing of.
+    pub changes: Vec<PasswordChange>,
 }
 
 /// Limits and identity.
@@ -159,7 +169,9 @@ pub struct Rack {
     schedule: Schedule,
     in_flight: usize,
     waiting: std::collections::VecDeque<usize>,
-    early: Vec<PowerCommand>,
+    early: Vec<Order>,
+    /// Changes of passwords of hosts that are not ours now.
+    strays: BTreeMap<HostId, PasswordChange>,
     seen: BTreeMap<(OperationId, HostId), Time>,
     clock: Option<CentreClock>,
     next_heartbeat: Duration,
@@ -185,6 +197,7 @@ impl Rack {
             in_flight: 0,
             waiting: std::collections::VecDeque::new(),
             early: Vec::new(),
+            strays: BTreeMap::new(),
             seen: restored.seen.into_iter().map(|(operation, host, until)| ((operation, host), until)).collect(),
             clock: None,
             next_heartbeat: now.boottime,
@@ -207,12 +220,15 @@ impl Rack {
             };
             host.facts = facts.remove(&id).map(Box::new);
             host.inspected = host.facts.as_ref().map(|row| row.learned.seen_from(boot, now).boottime);
-            let slot = rack.insert(host);
-            rack.open_bmc(slot);
-            rack.poll_soon(slot, now);
+            rack.insert(host);
         }
         for operation in restored.operations {
             rack.resume(operation, now);
+        }
+        rack.restore_changes(restored.changes);
+        for slot in 0..rack.hosts.len() {
+            rack.open_bmc(slot);
+            rack.poll_soon(slot, now);
         }
         rack
     }
@@ -282,9 +298,8 @@ impl Rack {
                 self.start_waiting(now, decision);
             }
             Event::Assigned(message) => self.assigned(message, now, decision),
-            Event::Commanded(Command::Power(command)) => self.commanded(command, now, decision),
-            // Not carried out by this version: no result, and the aggregator says so after the deadline.
-            Event::Commanded(Command::ChangePassword(_)) => {}
+            Event::Commanded(Command::Power(command)) => self.commanded(command.into(), now, decision),
+            Event::Commanded(Command::ChangePassword(change)) => self.commanded(change.into(), now, decision),
             Event::Commanded(Command::Cancel { operation, host }) => self.cancelled(operation, &host, now, decision),
             Event::Acked { boot, up_to } => {
                 if boot == self.settings.boot {
@@ -292,7 +307,7 @@ impl Rack {
                 }
             }
             Event::Missed => {
-                let known = self.hosts.iter().flatten().flat_map(Host::all_known);
+                let known = self.hosts.iter().flatten().flat_map(|host| host.all_known(now));
                 decision.records.extend(known.map(|report| Record::Report(Box::new(report))));
             }
             Event::Measured(clock) => self.clock = Some(clock),
@@ -345,6 +360,7 @@ impl Rack {
     fn remove(&mut self, id: &HostId, now: Now, decision: &mut Decision) {
         let Some(slot) = self.by_id.remove(id) else { return };
         self.end_operations(slot, Refusal::NotAssigned, now, decision);
+        self.stray(slot, decision);
         self.forget_driver(slot, decision);
         self.land(slot);
         if let Some(place) = self.hosts.get_mut(slot) {
@@ -356,14 +372,26 @@ impl Rack {
 
     fn upsert(&mut self, assignment: HostAssignment, now: Now, decision: &mut Decision) {
         let known = self.by_id.get(&assignment.host).copied();
-        let slot = known.unwrap_or_else(|| self.insert(Host::new(assignment.clone(), self.settings.machine_boot, now)));
-        let Some(host) = self.host_mut(slot) else { return };
-        if known.is_some() && host.assignment == assignment {
+        if known.and_then(|slot| self.host(slot)).is_some_and(|host| host.assignment == assignment) {
             return;
         }
+        let key = self.settings.sealing_key.clone();
+        let slot = known.unwrap_or_else(|| {
+            let mut host = Host::new(assignment.clone(), self.settings.machine_boot, now);
+            host.change = self.strays.remove(&assignment.host);
+            self.insert(host)
+        });
+        let Some(host) = self.host_mut(slot) else { return };
+        // Any later settings than those that a change of the password started from win.
+        let goes_on = host.change.as_ref().filter(|change| revision(&assignment) <= change.base_revision);
+        let bmc = password::in_force(&assignment, goes_on, &key).map(Arc::new);
+        let change_ends = host.change.is_some() && goes_on.is_none();
         let gates_moved =
             known.is_none() || host.row.enablement != assignment.enablement || host.assignment.refusal != assignment.refusal;
-        let other_bmc = host.assignment.bmc != assignment.bmc || host.row.revision != revision(&assignment);
+        // What is in force counts: an assignment that catches up with a change of the password disturbs nobody.
+        let other_bmc = host.bmc != bmc
+            || driver_of(&host.assignment) != driver_of(&assignment)
+            || (bmc.is_none() && host.assignment.bmc != assignment.bmc);
         let moved = address_of(&host.assignment) != address_of(&assignment);
         let refusal = assignment.refusal;
         decision.records.push(Record::Assignment(assignment.clone()));
@@ -374,8 +402,14 @@ impl Rack {
             self.forget_driver(slot, decision);
         }
         let Some(host) = self.host_mut(slot) else { return };
+        if change_ends {
+            host.change = None;
+            decision.records.push(Record::PasswordEnded(host.row.host.clone()));
+        }
         host.row.enablement = assignment.enablement;
         host.row.revision = revision(&assignment);
+        host.bmc = bmc;
+        host.driver = driver_of(&assignment).into();
         host.assignment = assignment;
         match (gates_moved, refusal) {
             (_, Some(_)) => host.close(now),
@@ -386,7 +420,6 @@ impl Rack {
         let lost = if moved && !gates_moved && refusal.is_none() { host.unknown(now) } else { None };
         decision.records.extend(lost.map(|report| Record::Report(Box::new(report))));
         decision.records.push(Record::Host(host.row.clone()));
-        self.open_bmc(slot);
         self.tell_if_locked(slot, now, decision);
         self.poll_soon(slot, now);
     }
@@ -415,8 +448,8 @@ impl Rack {
     fn open_bmc(&mut self, slot: usize) {
         let key = self.settings.sealing_key.clone();
         let Some(host) = self.host_mut(slot) else { return };
-        host.bmc = bmc_of(&host.assignment, &key).map(Arc::new);
-        host.driver = host.assignment.bmc.as_ref().map_or_else(|| "".into(), |bmc| bmc.driver.as_str().into());
+        host.bmc = password::in_force(&host.assignment, host.change.as_ref(), &key).map(Arc::new);
+        host.driver = driver_of(&host.assignment).into();
     }
 
     fn forget_driver(&self, slot: usize, decision: &mut Decision) {
@@ -429,14 +462,20 @@ impl Rack {
     // ---- requests ----
 
     fn send(&mut self, slot: usize, ask: Ask, purpose: Purpose, timeout: Duration, decision: &mut Decision) {
+        if let Some(bmc) = self.host(slot).and_then(|host| host.bmc.clone()) {
+            self.send_to(slot, bmc, ask, purpose, timeout, decision);
+        }
+    }
+
+    fn send_to(&mut self, slot: usize, bmc: Arc<Bmc>, ask: Ask, purpose: Purpose, timeout: Duration, decision: &mut Decision) {
         self.next_ticket = self.next_ticket.wrapping_add(1);
         let ticket = ticket(slot, self.next_ticket);
+        let new_password = if ask == Ask::SetPassword { self.new_password(slot) } else { None };
         let Some(host) = self.host_mut(slot) else { return };
-        let Some(bmc) = host.bmc.clone() else { return };
         host.in_flight = Some(Flight { ticket, ask, purpose });
         let driver = host.driver.clone();
         self.in_flight += 1;
-        decision.jobs.push((driver, Job { ticket, bmc, ask, new_password: None, timeout }));
+        decision.jobs.push((driver, Job { ticket, bmc, ask, new_password, timeout }));
     }
 
     /// Forgets the request in flight: its answer is no longer wanted.
@@ -451,8 +490,14 @@ impl Rack {
         let Some(host) = self.host_mut(slot) else { return };
         let Some(flight) = host.in_flight.filter(|flight| flight.ticket == completion.ticket) else { return };
         self.land(slot);
-        let was = host_management(self.host(slot));
-        self.learn(slot, flight.ask, &completion, now, decision);
+        if let Purpose::Proof(which) = flight.purpose {
+            self.proof_ended(slot, which, &completion, now, decision);
+            return;
+        }
+        let was = self.host(slot).and_then(|host| host.row.management);
+        if self.refutes_password(slot, flight.ask, &completion, now, decision) {
+            return;
+        }
         match (&completion.result, flight.purpose) {
             (Ok(Answer::Facts(facts, _)), purpose) => {
                 self.learn_facts(slot, Facts::clone(facts), purpose != Purpose::Poll, now, decision);
@@ -475,6 +520,25 @@ impl Rack {
         }
     }
 
+    /// Learns from an answer. True when it put the password in doubt, and nobody is told before it is known which one works.
+    fn refutes_password(&mut self, slot: usize, ask: Ask, completion: &Completion, now: Now, decision: &mut Decision) -> bool {
+        let Some(host) = self.host_mut(slot) else { return false };
+        let tried_login = host.row.login_since.take().is_some();
+        let refused = completion.result.as_ref().err().filter(|error| error.class == ErrorClass::Auth);
+        if ask == Ask::SetPassword {
+            self.password_answered(slot, completion.result.as_ref().err(), now, decision);
+        }
+        if refused.is_some_and(|error| self.doubt_again(slot, error, now, decision)) {
+            let Some(host) = self.host(slot) else { return false };
+            return host.in_flight.is_some() && host.operations.front().is_none_or(Operation::can_begin_again);
+        }
+        self.learn(slot, ask, completion, now, decision);
+        if let Some(host) = self.host(slot).filter(|_| tried_login) {
+            decision.records.push(Record::Host(host.row.clone()));
+        }
+        false
+    }
+
     /// Nothing is asked before the next poll is due.
     fn rest(&mut self, slot: usize, now: Now) {
         let jitter = self.draw_jitter();
@@ -491,6 +555,14 @@ impl Rack {
     fn learn(&mut self, slot: usize, ask: Ask, completion: &Completion, now: Now, decision: &mut Decision) {
         let Some(host) = self.host_mut(slot) else { return };
         host.last_word = now.boottime;
+        if ask == Ask::SetPassword && completion.result.is_err() {
+            // Which password works is found out next; a refused login counts all the same.
+            if completion.result.as_ref().is_err_and(|error| error.class == ErrorClass::Auth) {
+                host.refuse_login(now);
+                decision.records.push(Record::Host(host.row.clone()));
+            }
+            return;
+        }
         let result: Result<Reading, &DriverError> = match &completion.result {
             Ok(Answer::Reading(reading)) => Ok(*reading),
             // An answered order proves that the BMC is well, and says nothing about the state.
@@ -585,6 +657,10 @@ impl Rack {
         }
         if full {
             self.waiting.push_back(slot);
+            return;
+        }
+        if host.is_in_doubt() {
+            self.prove(slot, now, decision);
             return;
         }
         let ask = if journal_works && host.wants_inspection(now.boottime) { Ask::Inspect } else { Ask::Status };
@@ -692,10 +768,6 @@ fn timeout_of(host: &Host, ask: Ask) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn host_management(host: Option<&Host>) -> Option<Management> {
-    host.and_then(|host| host.row.management)
-}
-
 fn address_of(assignment: &HostAssignment) -> Option<(&str, &str, Option<u16>)> {
     assignment.bmc.as_ref().map(|bmc| (bmc.driver.as_str(), bmc.address.as_str(), bmc.port))
 }
@@ -710,15 +782,23 @@ fn bmc_of(assignment: &HostAssignment, key: &Secret<[u8; 32]>) -> Option<Bmc> {
         None => Secret::new(String::new()),
         Some(sealed) => open(assignment, &bmc.address, &bmc.username, sealed, key)?,
     };
-    Some(Bmc {
-        host: assignment.host.clone(),
+    Some(settings_of(&assignment.host, bmc, password, bmc.revision))
+}
+
+fn settings_of(host: &HostId, bmc: &BmcAssignment, password: Secret<String>, revision: u64) -> Bmc {
+    Bmc {
+        host: host.clone(),
         address: bmc.address.clone(),
         port: bmc.port,
         username: bmc.username.clone(),
         password,
         options: bmc.options.iter().cloned().collect(),
-        revision: bmc.revision,
-    })
+        revision,
+    }
+}
+
+fn driver_of(assignment: &HostAssignment) -> &str {
+    assignment.bmc.as_ref().map_or("", |bmc| bmc.driver.as_str())
 }
 
 fn open(

@@ -5,7 +5,10 @@ use std::collections::HashMap;
 use picket_common::command::{Action, BootDevice, Outcome, Persistence};
 use picket_common::power::{PowerOperation, PowerState};
 use picket_common::wire::assign::{BmcAssignment, Part};
+use picket_common::wire::down::PowerCommand;
 use picket_common::wire::report::{FactsReport, OperationReport, Progress};
+
+mod password;
 
 use super::*;
 use crate::bmc::NOT_SUPPORTED;
@@ -24,6 +27,14 @@ struct Bmc {
     lazy: bool,
     /// What it says it is; absent = that question fails.
     facts: Option<Facts>,
+    /// What it takes.
+    password: String,
+    /// What it does with a new one.
+    set: password::Set,
+    /// What it takes from then on.
+    late: Option<(Duration, String)>,
+    /// When it refused a login.
+    refused: Vec<Duration>,
     asked: Vec<Ask>,
 }
 
@@ -38,6 +49,8 @@ struct World {
     heartbeats: Vec<Pulse>,
     counter: u64,
     machine_boot: MachineBoot,
+    /// Dies at the so many-th decision that records something.
+    crash: Option<(u32, password::Crash)>,
 }
 
 fn settings(machine_boot: MachineBoot) -> Settings {
@@ -84,7 +97,19 @@ impl World {
     fn new(hosts: &[&str]) -> Self {
         let now = start();
         let facts = Some(Facts { identity: Some("guid".into()), latency_us: Some(7), ..Facts::default() });
-        let bmc = Bmc { power: Reading::On, status: None, order: None, code: "c", lazy: false, facts, asked: vec![] };
+        let bmc = Bmc {
+            power: Reading::On,
+            status: None,
+            order: None,
+            code: "c",
+            lazy: false,
+            facts,
+            password: String::new(),
+            set: password::Set::Takes,
+            late: None,
+            refused: vec![],
+            asked: vec![],
+        };
         let machine_boot = MachineBoot(uuid::Uuid::nil());
         let mut world = Self {
             rack: Rack::restore(settings(machine_boot), Restored::default(), now),
@@ -96,6 +121,7 @@ impl World {
             journal: Restored::default(),
             heartbeats: vec![],
             counter: 0,
+            crash: None,
         };
         world.apply(Event::Measured(CentreClock { sent: now.boottime, at: now.wall.into() }));
         world.assign(hosts.iter().map(|host| assignment(host, 1, None)).collect());
@@ -111,6 +137,9 @@ impl World {
     fn apply(&mut self, event: Event) {
         let mut decision = Decision::default();
         self.rack.apply(event, self.now, &mut decision);
+        if !decision.records.is_empty() && self.dies(&mut decision) {
+            return;
+        }
         for record in decision.records {
             self.keep(record);
         }
@@ -130,7 +159,11 @@ impl World {
                 self.journal.assignments.retain(|kept| kept.host != row.host);
                 self.journal.assignments.push(row);
             }
-            Record::Remove(host) => self.journal.assignments.retain(|kept| kept.host != host),
+            Record::Remove(host) => {
+                self.journal.assignments.retain(|kept| kept.host != host);
+                self.journal.rows.retain(|kept| kept.host != host);
+                self.journal.facts.retain(|kept| kept.host != host);
+            }
             Record::Generation(generation, epoch) => (self.journal.generation, self.journal.epoch) = (generation, epoch),
             Record::Operation(operation) => {
                 self.journal.operations.retain(|kept| kept.command.operation != operation.command.operation);
@@ -143,6 +176,11 @@ impl World {
                 self.journal.facts.retain(|kept| kept.host != row.host);
                 self.journal.facts.push(*row);
             }
+            Record::Password(change) => {
+                self.journal.changes.retain(|kept| kept.host != change.host);
+                self.journal.changes.push(*change);
+            }
+            Record::PasswordEnded(host) => self.journal.changes.retain(|kept| kept.host != host),
             Record::Trim(_) => {}
         }
     }
@@ -159,6 +197,7 @@ impl World {
             operations: journal.operations.clone(),
             seen: journal.seen.clone(),
             facts: journal.facts.clone(),
+            changes: journal.changes.clone(),
         };
         self.rack = Rack::restore(settings(self.machine_boot), journal, self.now);
         self.apply(Event::Measured(CentreClock { sent: self.now.boottime, at: self.now.wall.into() }));
@@ -190,11 +229,20 @@ impl World {
     fn answer(&mut self, job: &Job) -> Completion {
         let bmc = self.bmcs.get_mut(&job.bmc.host).unwrap();
         bmc.asked.push(job.ask);
+        if let Some((_, password)) = bmc.late.take_if(|(at, _)| *at <= self.now.boottime) {
+            bmc.password = password;
+        }
         let code = bmc.code.to_owned();
         let error =
             |class, maybe_sent| DriverError { driver: "ipmi", address: "x".into(), class, code, text: "t".into(), maybe_sent };
         let result = match (job.ask, bmc.status, bmc.order) {
-            (Ask::Status | Ask::Inspect, Some(class), _) => Err(error(class, false)),
+            (Ask::Status | Ask::Inspect | Ask::TryLogin | Ask::SetPassword, Some(class), _) => Err(error(class, false)),
+            _ if *job.bmc.password.expose() != bmc.password => {
+                bmc.refused.push(self.now.boottime);
+                Err(error(ErrorClass::Auth, false))
+            }
+            (Ask::TryLogin, None, _) => Ok(Answer::Done),
+            (Ask::SetPassword, None, _) => password::set(bmc, job.new_password.as_ref().unwrap(), self.now.boottime, error),
             (Ask::Status, None, _) => Ok(Answer::Reading(bmc.power)),
             (Ask::Inspect, None, _) => match &bmc.facts {
                 Some(facts) => Ok(Answer::Facts(Box::new(facts.clone()), bmc.power)),
@@ -457,6 +505,33 @@ fn t19_the_drivers_own_error_is_what_an_operation_fails_with() {
             let error = BmcError { driver: "ipmi".into(), class, code: "0xc3".into(), text: "t".into() };
             assert_eq!(world.outcomes(1), [Outcome::Failed(error)], "{action}");
         }
+    }
+}
+
+#[test]
+fn t11_no_failure_leaves_a_stale_on() {
+    use ErrorClass::{Auth, Connection, Deadline, Protocol, Refused, Setting};
+    for class in [Connection, Auth, Setting, Refused, Protocol, Deadline] {
+        let mut world = World::new(&["h"]);
+        world.run(30);
+        assert_eq!(world.changes("h").last().unwrap().1, On);
+        world.bmc("h").status = Some(class);
+        // One interval with its jitter; the driver's own limit is not waited for here.
+        world.run(12);
+        assert_eq!(world.changes("h").last().unwrap().1, Unknown, "{class:?}");
+    }
+}
+
+#[test]
+fn t20_between_on_and_off_moves_nothing() {
+    for (before, state) in [(Reading::On, On), (Reading::Off, Off)] {
+        let mut world = World::new(&["h"]);
+        world.bmc("h").power = before;
+        world.run(15);
+        world.bmc("h").power = Reading::Transitioning;
+        world.run(120);
+        assert_eq!(world.changes("h"), [(Unknown, state, Cause::Poll)]);
+        assert_eq!(world.management("h"), [Management::Reachable]);
     }
 }
 
