@@ -255,11 +255,7 @@ impl Rack {
         let Some(operation) = host.operations.front() else { return };
         let purpose = Purpose::Operation(operation.command.operation);
         let timeout = timeout_of(host, ask).min(time_for(operation, now));
-        if ask == Ask::TryLogin {
-            host.row.login_since = Some(Moment::at(host.boot, now));
-            decision.records.push(Record::Host(host.row.clone()));
-        }
-        self.send(slot, ask, purpose, timeout, decision);
+        self.send(slot, ask, purpose, timeout, now, decision);
     }
 }
 

@@ -461,17 +461,32 @@ impl Rack {
 
     // ---- requests ----
 
-    fn send(&mut self, slot: usize, ask: Ask, purpose: Purpose, timeout: Duration, decision: &mut Decision) {
+    fn send(&mut self, slot: usize, ask: Ask, purpose: Purpose, timeout: Duration, now: Now, decision: &mut Decision) {
         if let Some(bmc) = self.host(slot).and_then(|host| host.bmc.clone()) {
-            self.send_to(slot, bmc, ask, purpose, timeout, decision);
+            self.send_to(slot, bmc, ask, purpose, timeout, now, decision);
         }
     }
 
-    fn send_to(&mut self, slot: usize, bmc: Arc<Bmc>, ask: Ask, purpose: Purpose, timeout: Duration, decision: &mut Decision) {
+    #[expect(clippy::too_many_arguments, reason = "a request has as many parts, and this is the one place that makes one")]
+    fn send_to(
+        &mut self,
+        slot: usize,
+        bmc: Arc<Bmc>,
+        ask: Ask,
+        purpose: Purpose,
+        timeout: Duration,
+        now: Now,
+        decision: &mut Decision,
+    ) {
         self.next_ticket = self.next_ticket.wrapping_add(1);
         let ticket = ticket(slot, self.next_ticket);
         let new_password = if ask == Ask::SetPassword { self.new_password(slot) } else { None };
         let Some(host) = self.host_mut(slot) else { return };
+        // A refusal that a crash hides must not make room for one more: it is counted before it can come, wherever it matters.
+        if ask == Ask::TryLogin || host.was_refused_lately(now.boottime) {
+            host.row.login_since = Some(Moment::at(host.boot, now));
+            decision.records.push(Record::Host(host.row.clone()));
+        }
         host.in_flight = Some(Flight { ticket, ask, purpose });
         let driver = host.driver.clone();
         self.in_flight += 1;
@@ -665,7 +680,7 @@ impl Rack {
         }
         let ask = if journal_works && host.wants_inspection(now.boottime) { Ask::Inspect } else { Ask::Status };
         let timeout = timeout_of(host, ask);
-        self.send(slot, ask, Purpose::Poll, timeout, decision);
+        self.send(slot, ask, Purpose::Poll, timeout, now, decision);
     }
 
     fn start_waiting(&mut self, now: Now, decision: &mut Decision) {

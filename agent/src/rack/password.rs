@@ -164,11 +164,9 @@ impl Rack {
         };
         let Some(host) = self.host_mut(slot) else { return };
         host.operation_due = None;
-        host.row.login_since = Some(Moment::at(host.boot, now));
-        decision.records.push(Record::Host(host.row.clone()));
         let longest = timeout_of(host, Ask::TryLogin);
         let timeout = host.operations.front().map_or(longest, |operation| longest.min(time_for(operation, now)));
-        self.send_to(slot, Arc::new(bmc), Ask::TryLogin, Purpose::Proof(which), timeout, decision);
+        self.send_to(slot, Arc::new(bmc), Ask::TryLogin, Purpose::Proof(which), timeout, now, decision);
     }
 
     /// The password to try next, as the BMC's settings with it. One that does not open any more is passed over.
