@@ -14,7 +14,7 @@ use picket_common::id::{HostId, SiteId};
 use picket_common::wire::topic::{Public, matches};
 use serde::Serialize;
 
-use crate::broker::{Broker, Retained};
+use crate::broker::{Broker, Message, Retained};
 use crate::context::{EventBus, Published};
 use crate::fleet::view::HostRow;
 use crate::fleet::{EventTopic, View, json, state_document};
@@ -136,19 +136,36 @@ impl Publisher {
         Self { broker, events }
     }
 
-    /// An event, in structured mode (CloudEvents JSON event format §3).
+    /// An event. It is rendered here, once for all who hear it.
     pub fn event(&self, event: CloudEvent, topic: &EventTopic) {
-        let Some(json) = rendered(&event) else { return };
+        let Some(message) = cloud_event(&event) else { return };
+        let json = message.payload().clone();
         if let EventTopic::Topic(topic) = topic {
-            self.broker.publish(&topic.to_string(), json.clone(), false);
+            self.broker.publish(&topic.to_string(), message, false);
         }
         self.events.publish(Arc::new(Published { event, json }));
     }
 
     /// A change of a retained document; an empty body ends it.
     pub fn retain(&self, topic: &Public, body: Bytes) {
-        self.broker.publish(&topic.to_string(), body, true);
+        self.broker.publish(&topic.to_string(), Message::document(body), true);
     }
+}
+
+/// An event in structured mode (CloudEvents JSON event format §3), and what MQTT 5's binary mode takes of it (MQTT binding §3.1).
+fn cloud_event(event: &CloudEvent) -> Option<Message> {
+    let structured = rendered(event)?;
+    let data = rendered(&event.data)?;
+    let Some(begin) = structured.strip_suffix(b"}").and_then(|json| json.strip_suffix(&data[..])).map(<[u8]>::len) else {
+        tracing::error!(id = event.id, "event does not end in its data");
+        return None;
+    };
+    let CloudEvent { specversion, id, source, kind, subject, time, .. } = event;
+    let time = time.to_string();
+    let attributes =
+        [("specversion", specversion), ("id", id), ("source", source), ("type", kind), ("subject", subject), ("time", &time)];
+    let attributes = attributes.map(|(name, value)| (name.to_owned(), value.clone()));
+    Some(Message::event(structured, attributes.into(), begin..begin + data.len()))
 }
 
 fn rendered<T: Serialize>(document: &T) -> Option<Bytes> {
@@ -164,6 +181,7 @@ fn rendered<T: Serialize>(document: &T) -> Option<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::Form;
 
     #[test]
     fn filters_narrow_only_what_they_name() {
@@ -179,5 +197,28 @@ mod tests {
             let wanted = Wanted::of(filter);
             assert_eq!((wanted.branch, wanted.cluster, wanted.host), (branch, cluster, host), "{filter}");
         }
+    }
+    #[test]
+    fn an_event_in_binary_mode_is_the_one_in_structured_mode() {
+        let event: CloudEvent = serde_json::from_value(serde_json::json!({
+            "specversion": "1.0",
+            "id": "r07:1:2",
+            "source": "/z/c/h",
+            "type": "io.picket.agent.lost.v1",
+            "subject": "h",
+            "time": "2026-11-22T00:59:12.5Z",
+            "datacontenttype": "application/json",
+            "data": { "host": "h", "zone": null, "cluster": null, "agent": null, "connected": false },
+        }))
+        .unwrap();
+        let message = cloud_event(&event).unwrap();
+        let structured: serde_json::Value = serde_json::from_slice(message.payload()).unwrap();
+        let Form::Event { attributes, .. } = message.form() else { panic!("{message:?}") };
+        let mut put_together: serde_json::Map<_, _> =
+            attributes.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+        put_together.insert("datacontenttype".into(), "application/json".into());
+        put_together.insert("data".into(), serde_json::from_slice(message.data()).unwrap());
+        assert_eq!(structured, serde_json::Value::Object(put_together));
+        assert_eq!(serde_json::from_value::<CloudEvent>(structured).unwrap(), event);
     }
 }

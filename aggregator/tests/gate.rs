@@ -4,6 +4,8 @@
 
 #[path = "gate/rig.rs"]
 mod rig;
+#[path = "gate/v5.rs"]
+mod v5;
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -11,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use picket_aggregator::broker::Inbound;
 use picket_aggregator::clock;
-use picket_aggregator::gate::Limits;
+use picket_aggregator::gate::{LAST_WORDS, Limits};
 use picket_aggregator::pki::{Authority, Identity, Role};
 use picket_common::wire::topic::Channel;
 use rig::{DENIED, Rig, agent, closed, connect, disconnect, publish, subscribe};
@@ -224,6 +226,7 @@ async fn a_revoked_key_loses_its_session_at_once() {
     let mut other = rig.agent("r08").await;
     rig.handle.revoke(&spki);
     assert_eq!(tokio::time::timeout(PROMPT, raw.packet()).await, Ok(None));
+    assert!(raw.ended_politely);
     assert_eq!(rig.message().await, Some((agent("r07"), Channel::Gone, Bytes::from_static(b"will"))));
     assert_eq!(rig.inbound().await, Some(Inbound::Disconnected { agent: agent("r07") }));
     let mut again = rig.tls(&tls).await.unwrap();
@@ -278,12 +281,13 @@ async fn filters_of_one_packet_are_bounded_and_read_once() {
 async fn mosquittos_clients_see_every_retained_document() {
     let rig = Rig::new().await;
     rig.fill(5_000);
-    for qos in ["0", "1"] {
+    for (version, qos) in [("311", "0"), ("311", "1"), ("5", "0"), ("5", "1")] {
         // Named by IP address and by name: both are in the server's certificate.
         for host in ["127.0.0.1", "localhost"] {
-            let lines = rig.mosquitto_sub("grafana", host, &["-q", qos, "-t", "picket/v1/state/#", "-C", "5000", "-W", "30"]).await;
+            let asking = ["-V", version, "-q", qos, "-t", "picket/v1/state/#", "-C", "5000", "-W", "30"];
+            let lines = rig.mosquitto_sub("grafana", host, &asking).await;
             let different = lines.iter().collect::<HashSet<_>>().len();
-            assert_eq!(different, 5_000, "QoS {qos} from {host}: {:?}", lines.last());
+            assert_eq!(different, 5_000, "MQTT {version}, QoS {qos} from {host}: {:?}", lines.last());
         }
     }
     let lines = rig.mosquitto_sub("grafana", "localhost", &["-t", "picket/v1/state/z1/c1/+", "-W", "2"]).await;
@@ -351,7 +355,7 @@ async fn a_snapshot_and_live_changes_mix_at_qos_1() {
 async fn an_empty_message_erases_nothing_that_is_retained() {
     let rig = Rig::new().await;
     rig.fill(1);
-    rig.broker.publish(&rig::topic(0), Bytes::new(), false);
+    rig.say(&rig::topic(0), Bytes::new());
     rig.broker.probe().await.unwrap();
     let mut client = rig.client("grafana");
     client.subscribe("picket/v1/state/#", QoS::AtLeastOnce).await;
@@ -371,7 +375,7 @@ async fn ten_thousand_events_reach_every_consumer_in_order() {
         clients.push(client);
     }
     for i in 0..10_000_u32 {
-        rig.broker.publish("picket/v1/event/z/c/h/power", Bytes::from(i.to_string()), false);
+        rig.say("picket/v1/event/z/c/h/power", i.to_string());
     }
     for client in &mut clients {
         for i in 0..10_000_u32 {
@@ -493,6 +497,7 @@ async fn a_newer_connection_waits_for_the_last_words_of_the_older() {
     let mut new = rig.tls(&rig.agent_tls("r07")).await.unwrap();
     new.send(&connect("r07", 60, None)).await;
     assert_eq!(old.packet().await, None, "the older is cut at once");
+    assert!(old.ended_politely);
     let early = tokio::time::timeout(Duration::from_millis(300), new.packet()).await;
     assert!(early.is_err(), "{early:?} although the core has not heard that the older is gone");
     assert_eq!(rig.message().await.map(|(_, channel, _)| channel), Some(Channel::Up));
@@ -530,7 +535,7 @@ async fn a_slow_consumer_is_cut_and_slows_nobody() {
     let payload = Bytes::from(vec![b'x'; 2_000]);
     for round in 0..5 {
         for _ in 0..4_000 {
-            rig.broker.publish("picket/v1/event/z/c/h/k", payload.clone(), false);
+            rig.say("picket/v1/event/z/c/h/k", payload.clone());
         }
         for _ in 0..4_000 {
             assert_eq!(good.publish().await.payload.len(), payload.len(), "round {round}");
@@ -570,13 +575,16 @@ async fn connections_are_capped_in_all_and_per_consumer() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_versions_are_refused_in_their_own_words() {
     let mut rig = Rig::new().await;
-    let mut five = rig.tls(&rig.consumer_tls("grafana")).await.unwrap();
-    five.send(b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x01x").await;
-    assert_eq!(five.packet().await, Some((0x20, vec![0, 0x84, 0])));
-    assert_eq!(five.packet().await, None);
+    let mut six = rig.tls(&rig.consumer_tls("grafana")).await.unwrap();
+    six.send(b"\x10\x0e\x00\x04MQTT\x06\x02\x00\x3c\x00\x00\x01x").await;
+    let (first, body) = six.packet().await.unwrap();
+    assert_eq!((first, &body[..2]), (0x20, &[0, 0x84][..]), "as MQTT 5 says it");
+    assert_eq!(six.packet().await, None);
     let mut three = rig.tls(&rig.consumer_tls("grafana")).await.unwrap();
     three.send(b"\x10\x0f\x00\x06MQIsdp\x03\x02\x00\x3c\x00\x01x").await;
     assert_eq!(three.packet().await, Some((0x20, vec![0, 1])));
+    assert_eq!(three.packet().await, None);
+    assert!(six.ended_politely && three.ended_politely);
     assert_serves(&mut rig, "r07").await;
 }
 
@@ -658,7 +666,7 @@ async fn thousands_of_hostile_packets_leave_the_gate_serving() {
     }
     rig.until(|rig| rig.handle.sessions() == 1).await;
     while rig.try_inbound().is_some() {}
-    rig.broker.publish("picket/v1/event/z/c/h/k", Bytes::from_static(b"still here"), false);
+    rig.say("picket/v1/event/z/c/h/k", "still here");
     assert_eq!(witness.publish().await.payload, "still here");
     assert_serves(&mut rig, "r08").await;
 }
@@ -668,8 +676,13 @@ async fn shutdown_cuts_everybody() {
     let mut rig = Rig::new().await;
     let mut raw = rig.agent("r07").await;
     let mut reader = rig.consumer("grafana").await;
+    let _idle = TcpStream::connect(rig.address).await.unwrap();
+    let begun = clock::now().boottime;
     rig.stop().await;
+    assert!(clock::now().boottime - begun < LAST_WORDS, "nobody holds it up");
     assert_eq!(raw.packet().await, None);
     assert_eq!(reader.packet().await, None);
+    assert!(raw.ended_politely && reader.ended_politely, "TLS says that it ends");
+    assert_eq!(rig.try_inbound(), None, "the core is not told that its own end ends its agents");
     assert!(TcpStream::connect(rig.address).await.is_err());
 }

@@ -6,14 +6,15 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
 use rumqttd::{Notification, Router, RouterConfig};
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};
 
 use super::seat::{Consumers, Cut};
-use super::{BrokerError, MAX_PUBLIC_LEN};
+use super::{BrokerError, Form, MAX_PUBLIC_LEN, Message};
 
 const TOPIC: &str = "bus";
 /// Messages under way in the router; its link's buffer pauses at 200.
@@ -24,12 +25,9 @@ const SEGMENT_BYTES: usize = 1024 * 1024;
 const SEGMENTS: usize = 3;
 const _: () = assert!(WINDOW_BYTES + MAX_PUBLIC_LEN <= SEGMENT_BYTES);
 
-/// Sequence number, retain flag, length of the topic.
-const HEADER_LEN: usize = 8 + 1 + 2;
-
 /// What goes into the bus.
 pub(super) enum Feed {
-    Message { topic: Arc<str>, payload: Bytes, retain: bool },
+    Message { topic: Arc<str>, message: Message, retain: bool },
     Probe(oneshot::Sender<()>),
 }
 
@@ -83,11 +81,11 @@ impl Bus {
 
     fn put(&mut self, item: Feed) -> Result<(), BrokerError> {
         let bytes = match item {
-            Feed::Message { topic, payload, retain } => frame(self.window.next, &topic, &payload, retain),
+            Feed::Message { topic, message, retain } => frame(self.window.next, &topic, &message, retain)?,
             Feed::Probe(done) => {
                 self.probes.retain(|_, waiting| !waiting.is_closed());
                 self.probes.insert(self.window.next, done);
-                frame(self.window.next, "", &[], false)
+                frame(self.window.next, "", &Message::opaque(Bytes::new()), false)?
             }
         };
         self.window.sent(bytes.len());
@@ -106,14 +104,14 @@ impl Bus {
     }
 
     fn arrived(&mut self, bytes: Bytes) {
-        let Some(Arrived { seq, retain, topic, payload }) = unframe(bytes) else { return };
+        let Some(Arrived { seq, retain, topic, message }) = unframe(bytes) else { return };
         let lost = self.window.received(seq);
         if lost > 0 {
             error!(lost, "router lost public messages, all consumers are cut");
             self.consumers.cut_all(Cut::Gap);
         }
         if !topic.is_empty() {
-            self.consumers.deliver(&topic, &payload, retain);
+            self.consumers.deliver(&topic, &Arc::new(message), retain);
         } else if self.probes.remove(&seq).is_none_or(|done| done.send(()).is_err()) {
             info!("probe came back after its time");
         }
@@ -153,33 +151,33 @@ impl Window {
     }
 }
 
-fn frame(seq: u64, topic: &str, payload: &[u8], retain: bool) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(HEADER_LEN + topic.len() + payload.len());
-    bytes.put_u64(seq);
-    bytes.put_u8(retain.into());
-    // The broker takes no topic longer than this.
-    bytes.put_u16(u16::try_from(topic.len()).unwrap_or(u16::MAX));
-    bytes.put_slice(topic.as_bytes());
-    bytes.put_slice(payload);
-    bytes.freeze()
+/// What precedes a payload on its way through the router.
+#[derive(Serialize, Deserialize)]
+struct Header<'a, F> {
+    seq: u64,
+    retain: bool,
+    topic: &'a str,
+    form: F,
+}
+
+fn frame(seq: u64, topic: &str, message: &Message, retain: bool) -> Result<Bytes, BrokerError> {
+    let header = Header { seq, retain, topic, form: message.form() };
+    // Into memory nothing fails to be written.
+    let mut bytes = postcard::to_stdvec(&header).map_err(|_| BrokerError::Stopped)?;
+    bytes.extend_from_slice(message.payload());
+    Ok(bytes.into())
 }
 
 struct Arrived {
     seq: u64,
     retain: bool,
     topic: Arc<str>,
-    payload: Bytes,
+    message: Message,
 }
 
-fn unframe(mut bytes: Bytes) -> Option<Arrived> {
-    let seq = bytes.try_get_u64().ok()?;
-    let retain = bytes.try_get_u8().ok()? != 0;
-    let topic_len = usize::from(bytes.try_get_u16().ok()?);
-    if topic_len > bytes.len() {
-        return None;
-    }
-    let topic = bytes.split_to(topic_len);
-    Some(Arrived { seq, retain, topic: std::str::from_utf8(&topic).ok()?.into(), payload: bytes })
+fn unframe(bytes: Bytes) -> Option<Arrived> {
+    let (Header { seq, retain, topic, form }, payload) = postcard::take_from_bytes::<Header<'_, Form>>(&bytes).ok()?;
+    Some(Arrived { seq, retain, topic: topic.into(), message: Message::new(bytes.slice_ref(payload), form) })
 }
 
 #[cfg(test)]
@@ -188,12 +186,18 @@ mod tests {
 
     #[test]
     fn frames_round_trip() {
-        for (topic, payload, retain) in [("a/b", &b"x"[..], true), ("", b"", false), ("t", b"", true)] {
-            let arrived = unframe(frame(7, topic, payload, retain)).unwrap();
-            assert_eq!((arrived.seq, &*arrived.topic, &arrived.payload[..], arrived.retain), (7, topic, payload, retain));
+        let event = Message::event(r#"{"data":1}"#.into(), vec![("id".into(), "7".into())], 8..9);
+        for (topic, message, retain) in [
+            ("a/b", Message::document("x".into()), true),
+            ("", Message::opaque(Bytes::new()), false),
+            ("t", Message::document(Bytes::new()), true),
+            ("e", event, false),
+        ] {
+            let arrived = unframe(frame(7, topic, &message, retain).unwrap()).unwrap();
+            assert_eq!((arrived.seq, &*arrived.topic, arrived.message, arrived.retain), (7, topic, message, retain));
         }
-        assert!(unframe(Bytes::from_static(b"\0\0\0\0\0\0\0\0\0\0\x05abc")).is_none());
-        assert!(unframe(Bytes::from_static(b"short")).is_none());
+        assert!(unframe(Bytes::from_static(b"\0\0\x05abc")).is_none());
+        assert!(unframe(Bytes::new()).is_none());
     }
 
     #[test]

@@ -23,6 +23,7 @@
 //! the snapshot was read may follow it though it is older: documents carry `seq` for those who cannot wait a moment.
 
 mod bus;
+mod message;
 mod seat;
 
 use std::sync::Arc;
@@ -34,10 +35,11 @@ use picket_common::wire::topic::{Channel, internal};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tracing::{debug, error, warn};
 
-pub use seat::{AgentSeat, ConsumerSeat, Cut, Delivery, Link, Qos};
+pub use message::{Form, Message};
+pub use seat::{AgentSeat, ConsumerSeat, Cut, Delivery, Link, Qos, Subscribed, Terms};
 use seat::{Agents, Consumers};
 
-/// Longest topic and payload of the public tree together, in bytes. Documents have one or two kilobytes.
+/// Longest topic, payload and attributes of the public tree together, in bytes. Documents have one or two kilobytes.
 pub const MAX_PUBLIC_LEN: usize = 256 * 1024;
 
 /// Public messages waiting for the bus. A whole fleet of 10,000 hosts changing at once is two messages each.
@@ -119,14 +121,15 @@ impl Broker {
         Ok(Self(Arc::new(Shared { retained, snapshots, inbound, feed, agents: Agents::default(), consumers })))
     }
 
-    /// Says `payload` on a public topic to the consumers subscribed to it now. `retain` marks a change of a retained document
+    /// Says `message` on a public topic to the consumers subscribed to it now. `retain` marks a change of a retained document
     /// (an empty payload: its end); see the rule in the module's description. Never waits.
-    pub fn publish(&self, topic: &str, payload: Bytes, retain: bool) {
-        if topic.is_empty() || topic.len() > usize::from(u16::MAX) || topic.len() + payload.len() > MAX_PUBLIC_LEN {
-            error!(topic_len = topic.len(), payload_len = payload.len(), "public message is over the limit, not published");
+    pub fn publish(&self, topic: &str, message: Message, retain: bool) {
+        let len = message.weight();
+        if topic.is_empty() || topic.len() > usize::from(u16::MAX) || topic.len() + len > MAX_PUBLIC_LEN {
+            error!(topic_len = topic.len(), len, "public message is over the limit, not published");
             return;
         }
-        match self.0.feed.try_send(bus::Feed::Message { topic: topic.into(), payload, retain }) {
+        match self.0.feed.try_send(bus::Feed::Message { topic: topic.into(), message, retain }) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(_)) => {
                 error!("public messages come faster than the bus takes them, all consumers are cut");
@@ -140,7 +143,7 @@ impl Broker {
     /// queue was full (its connection is cut then). Never waits; nothing is kept for later.
     #[must_use]
     pub fn tell(&self, agent: &AgentId, channel: Channel, payload: Bytes) -> bool {
-        self.0.agents.tell(agent, channel, internal(agent, channel).into(), payload)
+        self.0.agents.tell(agent, channel, internal(agent, channel).into(), Message::opaque(payload).into())
     }
 
     /// Passes a message through the router and waits for it: for the watchdog.

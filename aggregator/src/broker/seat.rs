@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use picket_common::id::{AgentId, ConsumerId};
 use picket_common::wire::assign::MAX_PARTS;
 use picket_common::wire::topic::{self, Channel};
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
+
+use super::Message;
 
 /// Messages waiting for one agent: all parts of the longest assignment there may be, which are told at once (one that did not
 /// fit would cut the agent whenever it came), and others beside it. A usual assignment has a few dozen parts, and room that
@@ -30,31 +31,45 @@ pub enum Qos {
     AtLeastOnce,
 }
 
+/// How a subscription wants its messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// The level.
+    pub qos: Qos,
+    /// Whether a change of a retained document is to be marked as one; else it comes as any message.
+    pub retain_as_published: bool,
+}
+
 /// A message on its way to one connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
     /// Its topic.
     pub topic: Arc<str>,
-    /// Its payload.
-    pub payload: Bytes,
-    /// The level this connection asked for.
-    pub qos: Qos,
+    /// What is said.
+    pub message: Arc<Message>,
+    /// What this connection asked for.
+    pub terms: Terms,
     /// Whether it changes the retained document of its topic.
     pub retained: bool,
 }
 
 /// Why a connection is ended from outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Cut {
     /// A newer connection has its place.
+    #[error("a newer connection has its place")]
     TakenOver,
     /// Its queue was full.
+    #[error("its queue was full")]
     TooSlow,
     /// Something it subscribed to was lost: better a new start than a silent gap.
+    #[error("something it subscribed to was lost")]
     Gap,
     /// Its certificate was revoked, or an admin cut it.
+    #[error("its certificate is not in force any more")]
     Revoked,
     /// The daemon stops.
+    #[error("the daemon stops")]
     Stopping,
 }
 
@@ -136,11 +151,9 @@ impl AgentSeat {
         bit(channel).map(|bit| self.state.subscribed.fetch_or(bit, Ordering::Relaxed)).is_some()
     }
 
-    /// Ends that.
-    pub fn unsubscribe(&self, channel: Channel) {
-        if let Some(bit) = bit(channel) {
-            self.state.subscribed.fetch_and(!bit, Ordering::Relaxed);
-        }
+    /// Ends that; `false` when there was nothing to end.
+    pub fn unsubscribe(&self, channel: Channel) -> bool {
+        bit(channel).is_some_and(|bit| self.state.subscribed.fetch_and(!bit, Ordering::Relaxed) & bit != 0)
     }
 }
 
@@ -178,10 +191,11 @@ impl Agents {
         }
     }
 
-    pub(super) fn tell(&self, agent: &AgentId, channel: Channel, topic: Arc<str>, payload: Bytes) -> bool {
+    pub(super) fn tell(&self, agent: &AgentId, channel: Channel, topic: Arc<str>, message: Arc<Message>) -> bool {
         let Some(state) = lock(&self.0).get(agent).cloned() else { return false };
         let wants = bit(channel).is_some_and(|bit| state.subscribed.load(Ordering::Relaxed) & bit != 0);
-        wants && state.seat.push(Delivery { topic, payload, qos: Qos::AtLeastOnce, retained: false })
+        let terms = Terms { qos: Qos::AtLeastOnce, retain_as_published: false };
+        wants && state.seat.push(Delivery { topic, message, terms, retained: false })
     }
 }
 
@@ -190,7 +204,7 @@ struct ConsumerState {
     seat: Seat,
     consumer: ConsumerId,
     client_id: String,
-    subscriptions: Mutex<Vec<(String, Qos)>>,
+    subscriptions: Mutex<Vec<(String, Terms)>>,
 }
 
 /// A consumer's place, from the connection's side; dropping it gives it up.
@@ -207,25 +221,39 @@ impl ConsumerSeat {
         &self.state.consumer
     }
 
-    /// Has what matches `filter` delivered from now on; `false` when there are too many subscriptions.
+    /// Has what matches `filter` delivered from now on.
     #[must_use]
-    pub fn subscribe(&self, filter: &str, qos: Qos) -> bool {
+    pub fn subscribe(&self, filter: &str, terms: Terms) -> Subscribed {
         let mut subscriptions = lock(&self.state.subscriptions);
         if let Some(subscription) = subscriptions.iter_mut().find(|(known, _)| known == filter) {
-            subscription.1 = qos;
-            return true;
+            subscription.1 = terms;
+            return Subscribed::Again;
         }
-        let room = subscriptions.len() < MAX_SUBSCRIPTIONS;
-        if room {
-            subscriptions.push((filter.to_owned(), qos));
+        if subscriptions.len() >= MAX_SUBSCRIPTIONS {
+            return Subscribed::Full;
         }
-        room
+        subscriptions.push((filter.to_owned(), terms));
+        Subscribed::New
     }
 
-    /// Ends that.
-    pub fn unsubscribe(&self, filter: &str) {
-        lock(&self.state.subscriptions).retain(|(known, _)| known != filter);
+    /// Ends that; `false` when there was nothing to end.
+    pub fn unsubscribe(&self, filter: &str) -> bool {
+        let mut subscriptions = lock(&self.state.subscriptions);
+        let before = subscriptions.len();
+        subscriptions.retain(|(known, _)| known != filter);
+        subscriptions.len() < before
     }
+}
+
+/// What became of a subscription asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subscribed {
+    /// It stands.
+    New,
+    /// It stood before, and stands at its new terms.
+    Again,
+    /// There are too many.
+    Full,
 }
 
 impl Drop for ConsumerSeat {
@@ -263,16 +291,25 @@ impl Consumers {
         }
     }
 
-    /// Queues a message for everybody subscribed to `topic`: once each, at the highest level asked for.
-    pub(super) fn deliver(&self, topic: &Arc<str>, payload: &Bytes, retained: bool) {
+    /// Queues a message for everybody subscribed to `topic`: once each, at the highest terms asked for.
+    pub(super) fn deliver(&self, topic: &Arc<str>, message: &Arc<Message>, retained: bool) {
         for state in lock(&self.0).values() {
-            let qos =
-                lock(&state.subscriptions).iter().filter(|(filter, _)| topic::matches(filter, topic)).map(|(_, qos)| *qos).max();
-            let Some(qos) = qos else { continue };
-            let delivery = Delivery { topic: topic.clone(), payload: payload.clone(), qos, retained };
+            let asked = lock(&state.subscriptions)
+                .iter()
+                .filter(|(filter, _)| topic::matches(filter, topic))
+                .map(|(_, terms)| *terms)
+                .reduce(Terms::or);
+            let Some(terms) = asked else { continue };
+            let delivery = Delivery { topic: topic.clone(), message: message.clone(), terms, retained };
             if !state.seat.push(delivery) {
                 warn!(consumer = %state.consumer, "consumer does not keep up, its connection is cut");
             }
         }
+    }
+}
+
+impl Terms {
+    fn or(self, other: Self) -> Self {
+        Self { qos: self.qos.max(other.qos), retain_as_published: self.retain_as_published || other.retain_as_published }
     }
 }

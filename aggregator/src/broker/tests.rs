@@ -12,6 +12,13 @@ impl Retained for Documents {
     }
 }
 
+const LOW: Terms = Terms { qos: Qos::AtMostOnce, retain_as_published: false };
+const HIGH: Terms = Terms { qos: Qos::AtLeastOnce, retain_as_published: true };
+
+fn document(payload: impl Into<Bytes>) -> Message {
+    Message::document(payload.into())
+}
+
 fn broker() -> (Broker, mpsc::Receiver<Inbound>) {
     let (inbound, received) = mpsc::channel(16);
     (Broker::embedded(Arc::new(Documents(Vec::new())), inbound).unwrap(), received)
@@ -29,23 +36,24 @@ async fn a_probe_comes_back() {
 async fn everything_published_arrives_in_order() {
     let (broker, _inbound) = broker();
     let (seat, mut link) = broker.seat_consumer(&"c".parse().unwrap(), "x", 1).unwrap();
-    assert!(seat.subscribe("picket/v1/event/#", Qos::AtMostOnce));
-    assert!(seat.subscribe("picket/v1/event/+/c/#", Qos::AtLeastOnce));
+    assert_eq!(seat.subscribe("picket/v1/event/#", LOW), Subscribed::New);
+    assert_eq!(seat.subscribe("picket/v1/event/+/c/#", LOW), Subscribed::New);
+    assert_eq!(seat.subscribe("picket/v1/event/+/c/#", HIGH), Subscribed::Again);
     for i in 0..30_000_u32 {
-        broker.publish("picket/v1/event/z/c/h/k", Bytes::from(i.to_be_bytes().to_vec()), false);
-        broker.publish("picket/v1/state/z/c/h", Bytes::from_static(b"not asked for"), true);
+        broker.publish("picket/v1/event/z/c/h/k", document(i.to_be_bytes().to_vec()), false);
+        broker.publish("picket/v1/state/z/c/h", document("not asked for"), true);
     }
     for i in 0..30_000_u32 {
         let delivery = link.queue.recv().await.unwrap();
-        assert_eq!(delivery.payload, i.to_be_bytes().to_vec());
-        assert_eq!(delivery.qos, Qos::AtLeastOnce, "once, at the highest level asked for");
+        assert_eq!(delivery.message.payload(), &i.to_be_bytes().to_vec());
+        assert_eq!(delivery.terms, HIGH, "once, at the highest terms asked for");
     }
     let large = Bytes::from(vec![7; 200 * 1024]);
     for _ in 0..50 {
-        broker.publish("picket/v1/event/z/c/h/k", large.clone(), false);
+        broker.publish("picket/v1/event/z/c/h/k", document(large.clone()), false);
     }
     for _ in 0..50 {
-        assert_eq!(link.queue.recv().await.unwrap().payload.len(), large.len());
+        assert_eq!(link.queue.recv().await.unwrap().message.payload().len(), large.len());
     }
     assert_eq!(*link.cut.borrow(), None);
 }
@@ -55,9 +63,11 @@ async fn a_consumer_that_does_not_read_is_cut_alone() {
     let (broker, _inbound) = broker();
     let (slow, slow_link) = broker.seat_consumer(&"slow".parse().unwrap(), "", 1).unwrap();
     let (good, mut good_link) = broker.seat_consumer(&"good".parse().unwrap(), "", 1).unwrap();
-    assert!(slow.subscribe("picket/v1/#", Qos::AtMostOnce) && good.subscribe("picket/v1/#", Qos::AtMostOnce));
+    for seat in [&slow, &good] {
+        assert_eq!(seat.subscribe("picket/v1/#", LOW), Subscribed::New);
+    }
     for _ in 0..40_000 {
-        broker.publish("picket/v1/status", Bytes::from_static(b"x"), false);
+        broker.publish("picket/v1/status", document("x"), false);
     }
     for _ in 0..40_000 {
         good_link.queue.recv().await.unwrap();
@@ -79,6 +89,7 @@ async fn agents_hear_only_what_they_subscribed_to_while_connected() {
     assert_eq!(&*link.queue.recv().await.unwrap().topic, "picket/v1/i/r07/cmd");
     while tell(Channel::Cmd) {}
     assert_eq!(*link.cut.borrow(), Some(Cut::TooSlow));
+    assert!(seat.unsubscribe(Channel::Cmd) && !seat.unsubscribe(Channel::Cmd) && !seat.unsubscribe(Channel::Up));
     broker.unseat_agent(&seat, link.cut, None).await;
     assert!(!tell(Channel::Cmd), "not connected");
 }

@@ -24,7 +24,7 @@ use crate::broker::{Broker, BrokerError, Inbound};
 use crate::config::{Config, host_port};
 use crate::context::{Asker, Context, EventBus, Health, History};
 use crate::fleet::{Event, View};
-use crate::gate::{AgentKeys, Gate, GateConfig, GateError, Limits};
+use crate::gate::{self, AgentKeys, Gate, GateConfig, GateError, Limits};
 use crate::pki::{Authority, GateTls, PkiError};
 use crate::publish::{Documents, Publisher, Status};
 use crate::run::{Core, Parts};
@@ -36,6 +36,8 @@ use sockets::Addresses;
 const EVENTS: usize = 1024;
 /// How long requests under way may take when the daemon stops.
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
+/// The gate among the parts.
+const GATE: &str = "the gate";
 /// How long the core may take to finish what is queued when the daemon stops.
 const LAST_COMMITS: Duration = Duration::from_secs(20);
 
@@ -170,7 +172,8 @@ async fn start(config: &Config, state_dir: &Path, authority: Authority, store: S
     let router = api::router(context, Arc::new(authority));
 
     let mut tasks = JoinSet::new();
-    tasks.spawn(named("the gate", gate.run(std::future::pending())));
+    let mut told = stop.subscribe();
+    tasks.spawn(named(GATE, gate.run(async move { drop(told.wait_for(|stop| *stop).await) })));
     tasks.spawn(named("the API", async move {
         if let Err(error) = server.serve(router.into_make_service()).await {
             tracing::error!(%error, "API failed");
@@ -243,14 +246,18 @@ impl Running {
         }
     }
 
-    /// Requests under way get their answers; then the core commits what is queued; then nothing is left to lose.
+    /// Requests under way get their answers; then the core commits what is queued, and who is connected by MQTT is told; then
+    /// nothing is left to lose.
     async fn stop(mut self) -> Result<(), DaemonError> {
         self.api.graceful_shutdown(Some(LAST_REQUESTS));
         let quiet = async { while self.api.connection_count() > 0 && self.tasks.join_next().await.is_some() {} };
         drop(tokio::time::timeout(LAST_REQUESTS, quiet).await);
-        self.tasks.abort_all();
         self.stop.send_replace(true);
-        match tokio::time::timeout(LAST_COMMITS, self.core).await {
+        let told = async { while self.tasks.join_next().await.is_some_and(|ended| !matches!(ended, Ok(GATE))) {} };
+        let (core, _) =
+            tokio::join!(tokio::time::timeout(LAST_COMMITS, self.core), tokio::time::timeout(2 * gate::LAST_WORDS, told),);
+        self.tasks.abort_all();
+        match core {
             Ok(Ok(ended)) => Ok(ended?),
             Ok(Err(_)) => Err(DaemonError::Panicked("the core")),
             Err(_) => Err(DaemonError::Ended("waiting for the core")),

@@ -1,16 +1,21 @@
 //! The gate: the only MQTT socket that faces the network. It decides who comes in and what they may say; it keeps no messages.
 //!
-//! Mutual TLS, MQTT 3.1.1. Every connection is a task of its own from the first byte on, so none waits for another's
+//! Mutual TLS, MQTT 3.1.1 and 5 on one port, as the CONNECT says. Every connection is a task of its own from the first byte on, so none waits for another's
 //! handshake, and one that panics ends alone. In order: caps on connections, TLS within 5 s, identity and role from the
 //! certificate (of an agent: with the key it joined with last), CONNECT within 5 s, then packets, each checked against the role's rights (`rights.rs`).
 //!
 //! - An agent's client id must be its agent id; a newer connection takes over. A consumer's client id is its own affair: it
 //!   is only compared with those of the same consumer.
-//! - A PUBLISH or will that is not allowed ends the connection; a filter that is not allowed gets 0x80 in the SUBACK.
-//! - Sessions are always clean: nothing is queued for who is away (a command must not be found hours later).
+//! - A will that is not allowed is refused, a PUBLISH that is not ends the connection (at QoS 1 in MQTT 5 it is answered with
+//!   0x87), a filter that is not gets a SUBACK's 0x80, in MQTT 5 why.
+//! - Sessions are always clean: nothing is queued for who is away (a command must not be found hours later). So a session
+//!   expires with its connection, and a will is said at once.
 //! - Keep-alive 0, or over 300 s, counts as 300 s; who is silent for 1.5 times that is cut.
 //! - QoS 2 is granted as 1 and refused in a PUBLISH. The PUBACK to an agent means "handed to the core", not "durable".
+//! - MQTT 5 without topic aliases, subscription identifiers, shared subscriptions and enhanced authentication: none is offered,
+//!   and each is refused with the reason code for it. Who is cut hears why in a DISCONNECT.
 
+mod end;
 mod packet;
 mod rate;
 mod read;
@@ -29,7 +34,7 @@ use picket_common::wire::codec;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{MissedTickBehavior, timeout};
 use tracing::{debug, info, warn};
 
 use crate::broker::{Broker, Cut};
@@ -38,6 +43,8 @@ pub(crate) use seats::{Caps, Seat, Seats};
 
 /// How often live sessions are compared with whose keys they should be: an agent that was replaced or removed is cut within it.
 const LOOK_AT_KEYS: Duration = Duration::from_secs(1);
+/// How long the gate takes at most to end its sessions when it stops.
+pub const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Limits of the gate, each with its reason.
 #[derive(Debug, Clone, Copy)]
@@ -164,6 +171,7 @@ struct Shared {
 /// Live sessions, and keys that get none.
 #[derive(Debug, Default)]
 struct Doors {
+    closed: bool,
     next: u64,
     live: HashMap<u64, (Peer, watch::Sender<Option<Cut>>)>,
     revoked: HashSet<String>,
@@ -202,7 +210,7 @@ impl Gate {
         GateHandle(self.shared.clone())
     }
 
-    /// Lets connections in until `shutdown`, then cuts them all.
+    /// Lets connections in until `shutdown`, then cuts them all. They are told, which takes up to [`LAST_WORDS`].
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) {
         tokio::pin!(shutdown);
         let mut sessions = JoinSet::new();
@@ -226,8 +234,11 @@ impl Gate {
             }
         }
         drop(self.listener);
-        for (_, cut) in self.shared.doors().live.values() {
-            cut.send_replace(Some(Cut::Stopping));
+        self.shared.close();
+        // Those still at the door have nothing to be told.
+        let told = async { while self.shared.has_guests() && sessions.join_next().await.is_some() {} };
+        if timeout(LAST_WORDS, told).await.is_err() {
+            debug!("not everybody could be told that the daemon stops");
         }
         sessions.shutdown().await;
     }
@@ -279,11 +290,24 @@ impl Shared {
         cut(&self.doors(), |peer| !self.config.keys.allow(peer));
     }
 
-    /// Registers a session, so that it can be cut; `None` for a key that is revoked or no agent's. Both under one lock: a session is either cut by
-    /// a revocation or refused because of it.
+    /// Cuts all sessions and lets none begin.
+    fn close(&self) {
+        let mut doors = self.doors();
+        doors.closed = true;
+        for (_, cut) in doors.live.values() {
+            cut.send_replace(Some(Cut::Stopping));
+        }
+    }
+
+    fn has_guests(&self) -> bool {
+        !self.doors().live.is_empty()
+    }
+
+    /// Registers a session, so that it can be cut; `None` for a key that is revoked or no agent's, and when the
+    /// gate closes. Both under one lock: a session is either cut by a revocation or refused because of it.
     fn open(self: &Arc<Self>, peer: &Peer) -> Option<(Open, watch::Receiver<Option<Cut>>)> {
         let mut doors = self.doors();
-        if doors.revoked.contains(&peer.spki_sha256) || !self.config.keys.allow(peer) {
+        if doors.closed || doors.revoked.contains(&peer.spki_sha256) || !self.config.keys.allow(peer) {
             return None;
         }
         let (cut, cutting) = watch::channel(None);

@@ -12,14 +12,13 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use super::Limits;
-use super::packet::{self, DENIED, Packet, Publish};
+use super::end::End;
+use super::packet::{self, Asked, Connect, Packet, Publish, Reason, Retained, Subscribe, Version, answer};
 use super::rate::Bucket;
 use super::rights::{self, Readable};
-use super::session::End;
-use crate::broker::{AgentSeat, Broker, ConsumerSeat, Inbound, Qos};
+use crate::broker::{AgentSeat, Broker, ConsumerSeat, Inbound, Qos, Subscribed};
 use crate::clock;
 use crate::pki::Role;
-use picket_common::wire::topic;
 
 /// Longest keep-alive taken at its word; 0 (none) counts as this too, so that a dead peer is always noticed.
 const MAX_KEEP_ALIVE_SECONDS: u16 = 300;
@@ -55,14 +54,23 @@ impl Holder {
     }
 }
 
+/// The keep-alive that holds for a client that asked for this one, in seconds.
+pub(super) const fn keep_alive_seconds(asked: u16) -> u16 {
+    if asked == 0 || asked > MAX_KEEP_ALIVE_SECONDS { MAX_KEEP_ALIVE_SECONDS } else { asked }
+}
+
 pub(super) struct Reader<S> {
     input: ReadHalf<S>,
     buffer: BytesMut,
     control: mpsc::Sender<Control>,
     max_packet: usize,
+    /// Longest packet the client takes.
+    max_answer: usize,
+    version: Version,
     silence: Duration,
     bucket: Bucket,
     role: Role,
+    denied_before: bool,
 }
 
 impl<S: AsyncRead> Reader<S> {
@@ -72,12 +80,8 @@ impl<S: AsyncRead> Reader<S> {
         control: mpsc::Sender<Control>,
         limits: &Limits,
         holder: &Holder,
-        keep_alive_seconds: u16,
+        connect: &Connect,
     ) -> Self {
-        let keep_alive = match keep_alive_seconds {
-            0 => MAX_KEEP_ALIVE_SECONDS,
-            seconds => seconds.min(MAX_KEEP_ALIVE_SECONDS),
-        };
         let rate = match holder {
             Holder::Agent(_) => limits.agent_rate,
             Holder::Consumer(_) => limits.consumer_rate,
@@ -87,17 +91,32 @@ impl<S: AsyncRead> Reader<S> {
             buffer,
             control,
             max_packet: limits.max_packet,
-            silence: Duration::from_secs(keep_alive.into()) * 3 / 2,
+            max_answer: connect.takes.packet_len,
+            version: connect.version,
+            silence: Duration::from_secs(keep_alive_seconds(connect.keep_alive_seconds).into()) * 3 / 2,
             bucket: Bucket::new(rate, rate.saturating_mul(BURST_SECONDS)),
             role: holder.role(),
+            denied_before: false,
         }
     }
 
     /// Reads to the end of the session.
-    pub(super) async fn run(mut self, broker: &Broker, holder: &Holder) -> End {
+    pub(super) async fn run(&mut self, broker: &Broker, holder: &Holder) -> End {
         loop {
             if let Err(end) = self.step(broker, holder).await {
                 return end;
+            }
+        }
+    }
+
+    /// Reads what is still under way to nowhere, so that the other side gets round to reading; two packets of it at most.
+    pub(super) async fn drain(&mut self) {
+        let mut left = 2 * self.max_packet;
+        while left > 0 {
+            self.buffer.clear();
+            match self.input.read_buf(&mut self.buffer).await {
+                Ok(0) | Err(_) => return,
+                Ok(read) => left = left.saturating_sub(read),
             }
         }
     }
@@ -109,20 +128,19 @@ impl<S: AsyncRead> Reader<S> {
             return self.ask(Control::Acked(id)).await;
         }
         sleep(self.bucket.take(clock::now().boottime)).await;
-        let mut out = BytesMut::new();
         match packet {
-            Packet::Publish(publish) => return self.publish(broker, publish).await,
-            Packet::Subscribe { id, filters } => return self.subscribe(broker, holder, id, filters).await,
+            Packet::Publish(publish) => self.publish(broker, publish).await,
+            Packet::Subscribe(subscribe) => self.subscribe(broker, holder, subscribe).await,
             Packet::Unsubscribe { id, filters } => {
-                filters.iter().for_each(|filter| unsubscribe(holder, filter));
-                packet::unsuback(&mut out, id);
+                let done: Vec<Reason> = filters.iter().map(|filter| unsubscribe(holder, &self.role, filter)).collect();
+                self.answer(|out, version| answer::unsuback(out, version, id, &done)).await
             }
-            Packet::PingReq => packet::pingresp(&mut out),
-            Packet::Disconnect => return Err(End::Disconnect),
-            Packet::Connect(_) => return Err(End::Denied("a second CONNECT")),
-            Packet::PubAck(_) => {}
+            Packet::PingReq => self.answer(|out, _| answer::pingresp(out)).await,
+            Packet::Disconnect { leaves_will: false } => Err(End::Disconnect),
+            Packet::Disconnect { leaves_will: true } => Err(End::LeftWill),
+            Packet::Connect(_) => Err(End::Denied(Reason::Protocol, "a second CONNECT")),
+            Packet::PubAck(_) => Ok(()),
         }
-        self.ask(Control::Packet(out)).await
     }
 
     /// The next packet. The time a packet may take counts while we wait for the client, not while we are busy ourselves.
@@ -130,7 +148,7 @@ impl<S: AsyncRead> Reader<S> {
         let silence = sleep(self.silence);
         tokio::pin!(silence);
         loop {
-            if let Some(packet) = packet::decode(&mut self.buffer, self.max_packet)? {
+            if let Some(packet) = packet::decode(&mut self.buffer, self.max_packet, Some(self.version))? {
                 return Ok(packet);
             }
             tokio::select! {
@@ -144,36 +162,52 @@ impl<S: AsyncRead> Reader<S> {
 
     async fn publish(&mut self, broker: &Broker, publish: Publish) -> Result<(), End> {
         let channel = rights::publish(&self.role, &publish.topic, publish.retain);
-        let (Some(channel), Role::Agent(agent)) = (channel, &self.role) else {
-            warn!(peer = %self.role, topic = publish.topic, "publish denied");
-            return Err(End::Denied("publishing there"));
-        };
+        let (Some(channel), Role::Agent(agent)) = (channel, &self.role) else { return self.deny(&publish).await };
         let message = Inbound::Message { agent: agent.clone(), channel, payload: publish.payload };
         broker.hand_over(message).await.map_err(|_| End::Stopping)?;
         let Some(id) = publish.id else { return Ok(()) };
-        let mut out = BytesMut::new();
-        packet::puback(&mut out, id);
-        self.ask(Control::Packet(out)).await
+        self.answer(|out, version| answer::puback(out, version, id, Reason::Success)).await
     }
 
-    async fn subscribe(&mut self, broker: &Broker, holder: &Holder, id: u16, filters: Vec<(String, Qos)>) -> Result<(), End> {
-        let granted: Vec<bool> = filters.iter().map(|(filter, qos)| subscribe(holder, &self.role, filter, *qos)).collect();
+    /// Says no where MQTT can (5, at QoS 1); else the connection ends.
+    async fn deny(&mut self, publish: &Publish) -> Result<(), End> {
+        // Once: who goes on is in the log already.
+        if !std::mem::replace(&mut self.denied_before, true) {
+            let topic: String = publish.topic.chars().take(200).collect();
+            warn!(peer = %self.role, topic, "publish denied");
+        }
+        if self.version == Version::Mqtt5 && publish.retain && !rights::may_retain(&self.role) {
+            return Err(End::Denied(Reason::Retain, "retaining"));
+        }
+        match publish.id {
+            Some(id) if self.version == Version::Mqtt5 => {
+                self.answer(|out, version| answer::puback(out, version, id, Reason::NotAuthorized)).await
+            }
+            _ => Err(End::Denied(Reason::NotAuthorized, "publishing there")),
+        }
+    }
+
+    async fn subscribe(&mut self, broker: &Broker, holder: &Holder, subscribe: Subscribe) -> Result<(), End> {
+        let Subscribe { id, filters, identified } = subscribe;
+        let granted: Vec<Result<Subscribed, Reason>> = filters
+            .iter()
+            .map(|asked| if identified { Err(Reason::SubscriptionId) } else { subscribe_to(holder, &self.role, asked) })
+            .collect();
         warn_of_denied(&self.role, &filters, &granted);
-        let code = |(granted, (_, qos)): (&bool, &(String, Qos))| match (granted, qos) {
-            (false, _) => DENIED,
-            (true, Qos::AtMostOnce) => 0,
-            (true, Qos::AtLeastOnce) => 1,
-        };
-        let codes: Vec<u8> = granted.iter().zip(&filters).map(code).collect();
-        let mut out = BytesMut::new();
-        packet::suback(&mut out, id, &codes);
-        self.ask(Control::Packet(out)).await?;
+        let levels: Vec<Result<Qos, Reason>> =
+            granted.iter().zip(&filters).map(|(granted, asked)| granted.map(|_| asked.terms.qos)).collect();
+        self.answer(|out, version| answer::suback(out, version, id, &levels)).await?;
         if matches!(holder, Holder::Agent(_)) {
             return Ok(());
         }
         // Read after the subscription stands, so that no change falls between the two.
-        // A filter named twice stands at its last level (§3.8.4), and is answered with one snapshot.
-        let wanted: BTreeMap<String, Qos> = filters.into_iter().zip(granted).filter(|(_, yes)| *yes).map(|(f, _)| f).collect();
+        // A filter named twice stands at its last terms (§3.8.4), and is answered with one snapshot.
+        let wanted: BTreeMap<String, Qos> = filters
+            .into_iter()
+            .zip(granted)
+            .filter(|(asked, granted)| wants_retained(asked.retained, *granted))
+            .map(|(asked, _)| (asked.filter, asked.terms.qos))
+            .collect();
         for (filter, qos) in wanted {
             // And while nothing live is sent: what has been sent is then no newer than the snapshot, so the snapshot never
             // takes the client back.
@@ -186,37 +220,53 @@ impl<S: AsyncRead> Reader<S> {
         Ok(())
     }
 
+    async fn answer(&self, write: impl FnOnce(&mut BytesMut, Version)) -> Result<(), End> {
+        let mut out = BytesMut::new();
+        write(&mut out, self.version);
+        if out.len() > self.max_answer {
+            return Err(End::Unanswerable);
+        }
+        self.ask(Control::Packet(out)).await
+    }
+
     async fn ask(&self, control: Control) -> Result<(), End> {
         self.control.send(control).await.map_err(|_| End::Closed)
     }
 }
 
-fn subscribe(holder: &Holder, role: &Role, filter: &str, qos: Qos) -> bool {
-    match (rights::subscribe(role, filter), holder) {
-        (Some(Readable::Own(channel)), Holder::Agent(seat)) => seat.subscribe(channel),
-        (Some(Readable::Public), Holder::Consumer(seat)) => seat.subscribe(filter, qos),
-        _ => false,
+fn subscribe_to(holder: &Holder, role: &Role, asked: &Asked) -> Result<Subscribed, Reason> {
+    match (rights::subscribe(role, &asked.filter), holder) {
+        (Some(Readable::Own(channel)), Holder::Agent(seat)) if seat.subscribe(channel) => Ok(Subscribed::New),
+        (Some(Readable::Public), Holder::Consumer(seat)) => match seat.subscribe(&asked.filter, asked.terms) {
+            Subscribed::Full => Err(Reason::Quota),
+            subscribed => Ok(subscribed),
+        },
+        _ => Err(rights::why_not_subscribe(&asked.filter)),
+    }
+}
+
+fn wants_retained(wanted: Retained, granted: Result<Subscribed, Reason>) -> bool {
+    match (granted, wanted) {
+        (Err(_), _) | (_, Retained::Never) => false,
+        (Ok(_), Retained::Always) => true,
+        (Ok(subscribed), Retained::IfNew) => subscribed == Subscribed::New,
     }
 }
 
 /// One line for a packet, however many filters it has.
-fn warn_of_denied(role: &Role, filters: &[(String, Qos)], granted: &[bool]) {
-    let denied = || filters.iter().zip(granted).filter(|(_, granted)| !**granted);
-    if let Some(((first, _), _)) = denied().next() {
-        let first: String = first.chars().take(200).collect();
+fn warn_of_denied<T>(role: &Role, filters: &[Asked], granted: &[Result<T, Reason>]) {
+    let denied = || filters.iter().zip(granted).filter(|(_, granted)| granted.is_err());
+    if let Some((first, _)) = denied().next() {
+        let first: String = first.filter.chars().take(200).collect();
         warn!(peer = %role, denied = denied().count(), first, "subscriptions denied");
     }
 }
 
-fn unsubscribe(holder: &Holder, filter: &str) {
-    match holder {
-        Holder::Agent(seat) => {
-            if let Some((agent, channel)) = topic::parse_internal(filter)
-                && agent == *seat.agent()
-            {
-                seat.unsubscribe(channel);
-            }
-        }
-        Holder::Consumer(seat) => seat.unsubscribe(filter),
-    }
+fn unsubscribe(holder: &Holder, role: &Role, filter: &str) -> Reason {
+    let stood = match (rights::subscribe(role, filter), holder) {
+        (Some(Readable::Own(channel)), Holder::Agent(seat)) => seat.unsubscribe(channel),
+        (Some(Readable::Public), Holder::Consumer(seat)) => seat.unsubscribe(filter),
+        _ => return rights::why_not_subscribe(filter),
+    };
+    if stood { Reason::Success } else { Reason::NoSubscription }
 }

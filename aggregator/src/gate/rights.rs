@@ -2,7 +2,7 @@
 
 use picket_common::wire::topic::{self, Channel};
 
-use super::packet::Will;
+use super::packet::{Reason, Will};
 use crate::pki::Role;
 
 /// Longest filter taken, in bytes: four ids of 63 and their branches fit.
@@ -42,6 +42,20 @@ pub(super) fn subscribe(role: &Role, filter: &str) -> Option<Readable> {
             fine.then_some(Readable::Public)
         }
     }
+}
+
+/// Why it may not.
+pub(super) fn why_not_subscribe(filter: &str) -> Reason {
+    match filter {
+        shared if shared.starts_with("$share/") => Reason::SharedSubscription,
+        invalid if !topic::is_valid_filter(invalid) => Reason::Filter,
+        _ => Reason::NotAuthorized,
+    }
+}
+
+/// Whether what `role` publishes may be retained, were it to publish. Consumers' messages are refused for what they are.
+pub(super) const fn may_retain(role: &Role) -> bool {
+    matches!(role, Role::Consumer(_))
 }
 
 /// Whether a client may call itself `client_id`: an agent by its own name only, a consumer as it likes.
@@ -117,6 +131,19 @@ mod tests {
             &long,
         ] {
             assert_eq!(subscribe(&consumer(), bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_subscription_that_may_not_be_says_why() {
+        for (filter, wanted) in [
+            ("$share/g/picket/v1/state/#", Reason::SharedSubscription),
+            ("picket/v1/state/a#", Reason::Filter),
+            ("", Reason::Filter),
+            ("picket/v1/i/#", Reason::NotAuthorized),
+            ("#", Reason::NotAuthorized),
+        ] {
+            assert_eq!(why_not_subscribe(filter), wanted, "{filter}");
         }
     }
 

@@ -3,9 +3,9 @@
 //! The two run in a task of their own beneath this one, so that whatever ends them, a panic too, the seat is given up and
 //! the agent's last words are said.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use picket_common::id::{AgentId, ConsumerId, SiteId};
@@ -17,82 +17,29 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, info, warn};
+use uuid::Uuid;
 
-use super::packet::{self, ConnAck, Connect, Packet, PacketError};
-use super::read::{Holder, Reader};
+use super::end::{End, Refused};
+use super::packet::answer::{self, Welcome};
+use super::packet::{self, Connect, Packet, PacketError, Reason, Version};
+use super::read::{Holder, Reader, keep_alive_seconds};
 use super::write::Writer;
-use super::{Shared, rights, seats};
+use super::{Open, Shared, rights, seats};
 use crate::broker::{Cut, Delivery};
-use crate::pki::{IdentityError, Peer, Role, identity};
+use crate::pki::{Peer, Role, identity};
 
 /// Requests from reading to writing; few, because one may be a snapshot of all hosts.
 const CONTROLS: usize = 4;
+/// How long a connection may take to hear why it ends. Whoever takes its place waits for it.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 type Stream = TlsStream<TcpStream>;
-
-/// Why a connection came to nothing.
-#[derive(Debug, thiserror::Error)]
-enum Refused {
-    #[error("no TLS handshake in time")]
-    HandshakeTime,
-    #[error("TLS handshake failed")]
-    Handshake(#[source] io::Error),
-    #[error("no client certificate")]
-    NoCertificate,
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    #[error("the certificate is of site {0}")]
-    Site(SiteId),
-    #[error("the certificate's key is revoked, or not the agent's")]
-    Revoked,
-    #[error("no CONNECT in time")]
-    ConnectTime,
-    #[error("the connection ended before its CONNECT")]
-    Ended,
-    #[error(transparent)]
-    Packet(#[from] PacketError),
-    #[error("the first packet is not a CONNECT")]
-    NotConnect,
-    #[error("CONNECT refused: {0}")]
-    Connect(&'static str),
-    #[error("cut before it began")]
-    Cut,
-    #[error("reading")]
-    Io(#[from] io::Error),
-}
-
-/// Why a session ended.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum End {
-    #[error("it said good-bye")]
-    Disconnect,
-    #[error("the other side closed the connection")]
-    Closed,
-    #[error("the connection failed")]
-    Io(#[from] io::Error),
-    #[error(transparent)]
-    Packet(#[from] PacketError),
-    #[error("not allowed: {0}")]
-    Denied(&'static str),
-    #[error("nothing was heard for 1.5 times its keep-alive")]
-    Silent,
-    #[error("it does not read what is sent")]
-    NotReading,
-    #[error("it does not acknowledge what is sent")]
-    NotAcknowledging,
-    #[error("the daemon stops")]
-    Stopping,
-    #[error("cut: {0:?}")]
-    Cut(Cut),
-    #[error("its task failed")]
-    Failed,
-}
 
 /// Serves a connection to its end.
 pub(super) async fn run(shared: Arc<Shared>, seat: seats::Seat, stream: TcpStream, from: SocketAddr) {
     match serve(&shared, seat, stream).await {
-        Ok((role, End::Disconnect | End::Closed)) => debug!(%from, peer = %role, "session ended"),
-        Ok((role, end @ (End::Denied(_) | End::Packet(_)))) => warn!(%from, peer = %role, %end, "session ended"),
+        Ok((role, End::Disconnect | End::LeftWill | End::Closed)) => debug!(%from, peer = %role, "session ended"),
+        Ok((role, end @ (End::Denied(..) | End::Packet(_)))) => warn!(%from, peer = %role, %end, "session ended"),
         Ok((role, end)) => info!(%from, peer = %role, %end, "session ended"),
         Err(Refused::Ended | Refused::HandshakeTime) => debug!(%from, "connection came to nothing"),
         Err(refused) => {
@@ -104,42 +51,38 @@ pub(super) async fn run(shared: Arc<Shared>, seat: seats::Seat, stream: TcpStrea
 
 async fn serve(shared: &Arc<Shared>, mut seat: seats::Seat, stream: TcpStream) -> Result<(Role, End), Refused> {
     stream.set_nodelay(true)?;
-    let limits = &shared.config.limits;
     let handshake = TlsAcceptor::from(shared.tls.current()).accept(stream);
-    let mut stream = timeout(limits.handshake, handshake).await.map_err(|_| Refused::HandshakeTime)?.map_err(Refused::Handshake)?;
-    let peer = peer(&stream, &shared.config.site)?;
-    seat.proved();
-    let (_open, mut revoked) = shared.open(&peer).ok_or(Refused::Revoked)?;
-
-    let mut buffer = BytesMut::new();
-    let connect = tokio::select! {
-        connect = timeout(limits.connect, first_packet(&mut stream, &mut buffer, limits.max_packet)) => connect,
-        _ = cut(&mut revoked) => return Err(Refused::Cut),
+    let handshake = timeout(shared.config.limits.handshake, handshake);
+    let mut stream = handshake.await.map_err(|_| Refused::HandshakeTime)?.map_err(Refused::Handshake)?;
+    let (peer, _open, mut revoked) = match who(shared, &mut seat, &stream) {
+        Ok(who) => who,
+        Err(refused) => return turn_away(&mut stream, BytesMut::new(), refused).await,
     };
     let role = peer.identity.role;
-    let connect = match connect.map_err(|_| Refused::ConnectTime)? {
+
+    let mut buffer = BytesMut::new();
+    let (connect, greeting) = match first_words(shared, &role, &mut stream, &mut buffer, &mut revoked).await {
         Ok(connect) => connect,
-        Err(refused) => {
-            if let Refused::Packet(PacketError::Level(level)) = refused {
-                refuse_level(shared, &mut stream, level).await;
-            }
-            return Err(refused);
-        }
+        Err((answer, refused)) => return turn_away(&mut stream, answer, refused).await,
     };
-    if !rights::client_id(&role, &connect.client_id) {
-        answer(shared, &mut stream, ConnAck::ClientId).await;
-        return Err(Refused::Connect("its client id is not its own"));
-    }
-    if connect.will.as_ref().is_some_and(|will| !rights::will(&role, will)) {
-        answer(shared, &mut stream, ConnAck::NotAuthorized).await;
-        return Err(Refused::Connect("its will is not allowed"));
-    }
-    let guest = Guest { shared: shared.clone(), stream, buffer, connect, revoked };
+    let guest = Guest { shared: shared.clone(), stream, buffer, connect, greeting, revoked };
     let end = match &role {
         Role::Agent(agent) => guest.agent(agent).await?,
         Role::Consumer(consumer) => guest.consumer(consumer).await?,
     };
     Ok((role, end))
+}
+
+/// Who it is by its certificate, and its entry among the live sessions.
+fn who(
+    shared: &Arc<Shared>,
+    seat: &mut seats::Seat,
+    stream: &Stream,
+) -> Result<(Peer, Open, watch::Receiver<Option<Cut>>), Refused> {
+    let peer = peer(stream, &shared.config.site)?;
+    seat.proved();
+    let (open, revoked) = shared.open(&peer).ok_or(Refused::Revoked)?;
+    Ok((peer, open, revoked))
 }
 
 fn peer(stream: &Stream, site: &SiteId) -> Result<Peer, Refused> {
@@ -149,42 +92,102 @@ fn peer(stream: &Stream, site: &SiteId) -> Result<Peer, Refused> {
     if peer.identity.site == *site { Ok(peer) } else { Err(Refused::Site(peer.identity.site)) }
 }
 
-async fn first_packet(stream: &mut Stream, buffer: &mut BytesMut, max: usize) -> Result<Connect, Refused> {
+/// Its CONNECT, and the CONNACK that lets it in; or the CONNACK that does not.
+async fn first_words(
+    shared: &Shared,
+    role: &Role,
+    stream: &mut Stream,
+    buffer: &mut BytesMut,
+    revoked: &mut watch::Receiver<Option<Cut>>,
+) -> Result<(Connect, BytesMut), (BytesMut, Refused)> {
+    let limits = &shared.config.limits;
+    let connect = tokio::select! {
+        connect = timeout(limits.connect, first_packet(stream, buffer, limits.max_packet)) => connect,
+        _ = cut(revoked) => return Err((BytesMut::new(), Refused::Cut)),
+    };
+    let unheard = |_| Err((Version::Mqtt311, Refused::ConnectTime));
+    let mut connect = connect.unwrap_or_else(unheard).map_err(|(version, refused)| (no(version, usize::MAX, &refused), refused))?;
+    let assigned_client_id = assign_client_id(role, &mut connect);
+    let greeting = admit(role, &connect).and_then(|()| {
+        let welcome = Welcome {
+            assigned_client_id,
+            keep_alive_seconds: Some(keep_alive_seconds(connect.keep_alive_seconds))
+                .filter(|&seconds| seconds != connect.keep_alive_seconds),
+            expires_at_once: connect.session_expiry_seconds > 0,
+            max_packet: limits.max_packet,
+            retain: rights::may_retain(role),
+        };
+        let mut greeting = BytesMut::new();
+        answer::welcome(&mut greeting, connect.version, &welcome);
+        let fits = greeting.len() <= connect.takes.packet_len;
+        fits.then_some(greeting).ok_or(Refused::Connect(Reason::TooLarge, "the answer is longer than it takes packets"))
+    });
+    match greeting {
+        Ok(greeting) => Ok((connect, greeting)),
+        Err(refused) => Err((no(connect.version, connect.takes.packet_len, &refused), refused)),
+    }
+}
+
+/// The CONNECT; or why there is none, with the version in which that can be said.
+async fn first_packet(stream: &mut Stream, buffer: &mut BytesMut, max: usize) -> Result<Connect, (Version, Refused)> {
     loop {
-        match packet::decode(buffer, max)? {
-            Some(Packet::Connect(connect)) => return Ok(connect),
-            Some(_) => return Err(Refused::NotConnect),
-            None if stream.read_buf(buffer).await? == 0 => return Err(Refused::Ended),
-            None => {}
+        let version = packet::understood(buffer);
+        match packet::decode(buffer, max, None) {
+            Ok(Some(Packet::Connect(connect))) => return Ok(connect),
+            Ok(Some(_)) => return Err((version, PacketError::NotConnect.into())),
+            Ok(None) => {}
+            Err(error) => return Err((version, error.into())),
+        }
+        match stream.read_buf(buffer).await {
+            Ok(0) => return Err((version, Refused::Ended)),
+            Ok(_) => {}
+            Err(error) => return Err((version, error.into())),
         }
     }
 }
 
-async fn refuse_level(shared: &Shared, stream: &mut Stream, level: u8) {
-    let mut out = BytesMut::new();
-    if level == 5 {
-        packet::connack_v5_refusal(&mut out);
-    } else {
-        packet::connack(&mut out, ConnAck::Level);
+/// Who gives itself no name in MQTT 5 is given one (§3.1.3.1): an agent its own, a consumer one that nobody else has.
+fn assign_client_id(role: &Role, connect: &mut Connect) -> Option<String> {
+    if connect.version == Version::Mqtt311 || !connect.client_id.is_empty() {
+        return None;
     }
-    last_bytes(shared, stream, &out).await;
+    connect.client_id = match role {
+        Role::Agent(agent) => agent.to_string(),
+        Role::Consumer(_) => format!("auto-{}", Uuid::new_v4().simple()),
+    };
+    Some(connect.client_id.clone())
 }
 
-async fn answer(shared: &Shared, stream: &mut Stream, code: ConnAck) {
+fn admit(role: &Role, connect: &Connect) -> Result<(), Refused> {
+    if !rights::client_id(role, &connect.client_id) {
+        return Err(Refused::Connect(Reason::ClientId, "its client id is not its own"));
+    }
+    let Some(will) = &connect.will else { return Ok(()) };
+    if connect.version == Version::Mqtt5 && will.retain && !rights::may_retain(role) {
+        return Err(Refused::Connect(Reason::Retain, "its will is not to be retained"));
+    }
+    if rights::will(role, will) { Ok(()) } else { Err(Refused::Connect(Reason::NotAuthorized, "its will is not allowed")) }
+}
+
+/// The CONNACK of a refusal.
+fn no(version: Version, max: usize, refused: &Refused) -> BytesMut {
     let mut out = BytesMut::new();
-    packet::connack(&mut out, code);
-    last_bytes(shared, stream, &out).await;
+    if let Some(reason) = refused.reason() {
+        answer::refusal(&mut out, version, reason, &refused.to_string(), max);
+    }
+    out
 }
 
-/// Writes to a connection that ends anyway; if that fails there is nobody to tell.
-async fn last_bytes(shared: &Shared, stream: &mut Stream, bytes: &[u8]) {
-    let written = timeout(shared.config.limits.write, async {
-        stream.write_all(bytes).await?;
+/// Says a last word and closes; if that fails there is nobody to tell.
+async fn turn_away<T>(stream: &mut Stream, answer: BytesMut, refused: Refused) -> Result<T, Refused> {
+    let written = timeout(FAREWELL, async {
+        stream.write_all(&answer).await?;
         stream.shutdown().await
     });
     if !matches!(written.await, Ok(Ok(()))) {
         debug!("refusal not delivered");
     }
+    Err(refused)
 }
 
 /// Resolves when the connection is to end.
@@ -201,6 +204,8 @@ struct Guest {
     stream: Stream,
     buffer: BytesMut,
     connect: Connect,
+    /// The CONNACK.
+    greeting: BytesMut,
     revoked: watch::Receiver<Option<Cut>>,
 }
 
@@ -217,51 +222,72 @@ impl Guest {
             _ = cut(&mut self.revoked) => false,
         };
         if !free {
-            answer(&self.shared, &mut self.stream, ConnAck::Unavailable).await;
+            let refused = Refused::Connect(Reason::Unavailable, "the connection before it has not ended, or it was cut itself");
+            let refused = self.turn_away(refused).await;
             broker.unseat_agent(&seat, link.cut, None).await;
-            return Err(Refused::Connect("the connection before it has not ended, or it was cut itself"));
+            return refused;
         }
         info!(%agent, "agent connected");
         let will = self.connect.will.take().map(|will| will.payload);
-        let mut leash = link.cut;
-        let end = self.session(Holder::Agent(seat.clone()), link.queue, &mut leash).await;
-        let will = if matches!(end, End::Disconnect) { None } else { will };
-        broker.unseat_agent(&seat, leash, will).await;
+        let end = self.session(Holder::Agent(seat.clone()), link.queue, link.cut.clone()).await;
+        if !end.is_stop() {
+            let will = if matches!(end, End::Disconnect) { None } else { will };
+            broker.unseat_agent(&seat, link.cut, will).await;
+        }
         Ok(end)
     }
 
     async fn consumer(mut self, consumer: &ConsumerId) -> Result<End, Refused> {
         let max = self.shared.config.limits.max_per_consumer;
-        let Some((seat, mut link)) = self.shared.broker.seat_consumer(consumer, &self.connect.client_id, max) else {
-            answer(&self.shared, &mut self.stream, ConnAck::Unavailable).await;
-            return Err(Refused::Connect("the consumer has too many connections"));
+        let Some((seat, link)) = self.shared.broker.seat_consumer(consumer, &self.connect.client_id, max) else {
+            return self.turn_away(Refused::Connect(Reason::Quota, "the consumer has too many connections")).await;
         };
         debug!(%consumer, client_id = self.connect.client_id, "consumer connected");
-        Ok(self.session(Holder::Consumer(seat), link.queue, &mut link.cut).await)
+        Ok(self.session(Holder::Consumer(seat), link.queue, link.cut).await)
     }
 
-    async fn session(self, holder: Holder, queue: mpsc::Receiver<Delivery>, leash: &mut watch::Receiver<Option<Cut>>) -> End {
-        let Self { shared, stream, buffer, connect, mut revoked } = self;
+    async fn turn_away(&mut self, refused: Refused) -> Result<End, Refused> {
+        let answer = no(self.connect.version, self.connect.takes.packet_len, &refused);
+        turn_away(&mut self.stream, answer, refused).await
+    }
+
+    async fn session(self, holder: Holder, queue: mpsc::Receiver<Delivery>, mut leash: watch::Receiver<Option<Cut>>) -> End {
+        let Self { shared, stream, buffer, connect, greeting, mut revoked } = self;
         let limits = shared.config.limits;
         let (control, controls) = mpsc::channel(CONTROLS);
         let (input, output) = tokio::io::split(stream);
-        let reader = Reader::new(input, buffer, control, &limits, &holder, connect.keep_alive_seconds);
-        let writer = Writer::new(output, queue, controls, &limits);
+        let mut reader = Reader::new(input, buffer, control, &limits, &holder, &connect);
+        let mut writer = Writer::new(output, queue, controls, &limits, &connect, greeting);
         // A set of one: dropping it ends the task, whichever way this one ends.
         let mut task = JoinSet::new();
         let broker = shared.broker.clone();
         task.spawn(async move {
-            tokio::select! {
+            let end = tokio::select! {
                 end = reader.run(&broker, &holder) => end,
                 end = writer.run() => end,
-            }
+                why = cut(&mut leash) => End::Cut(why),
+                why = cut(&mut revoked) => End::Cut(why),
+            };
+            part(&mut reader, &mut writer, &end, connect.version).await;
+            end
         });
-        let end = tokio::select! {
-            end = task.join_next() => return end.and_then(Result::ok).unwrap_or(End::Failed),
-            why = cut(leash) => End::Cut(why),
-            why = cut(&mut revoked) => End::Cut(why),
-        };
-        task.shutdown().await;
-        end
+        task.join_next().await.and_then(Result::ok).unwrap_or(End::Failed)
+    }
+}
+
+/// Ends the connection in good order, if the other side lets us. Nothing it says any more counts.
+async fn part(reader: &mut Reader<Stream>, writer: &mut Writer<Stream>, end: &End, version: Version) {
+    if matches!(end, End::Io(_) | End::NotReading) {
+        return;
+    }
+    let parted = timeout(FAREWELL, async {
+        writer.close(end).await?;
+        if version == Version::Mqtt5 && end.is_interruption() {
+            reader.drain().await;
+        }
+        std::io::Result::Ok(())
+    });
+    if !matches!(parted.await, Ok(Ok(()))) {
+        debug!("the other side did not see its connection end");
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use picket_aggregator::broker::{Broker, Inbound, Retained};
+use picket_aggregator::broker::{Broker, Inbound, Message, Retained};
 use picket_aggregator::clock;
 use picket_aggregator::gate::{AgentKeys, Gate, GateConfig, GateHandle, Limits};
 use picket_aggregator::pki::{Authority, GateTls, Identity, Role};
@@ -171,7 +171,12 @@ impl Rig {
     pub fn change(&self, i: usize, seq: u64) {
         let payload = Bytes::from(seq.to_string());
         self.documents.map.lock().unwrap().insert(topic(i), payload.clone());
-        self.broker.publish(&topic(i), payload, true);
+        self.broker.publish(&topic(i), Message::document(payload), true);
+    }
+
+    /// Says a document to whoever listens.
+    pub fn say(&self, topic: &str, json: impl Into<Bytes>) {
+        self.broker.publish(topic, Message::document(json.into()), false);
     }
 
     /// What is retained of host `i`.
@@ -265,7 +270,7 @@ impl Rig {
         let stream = TcpStream::connect(self.address).await?;
         let name = ServerName::try_from("localhost").unwrap();
         let stream = TlsConnector::from(Arc::new(config.clone())).connect(name, stream).await?;
-        Ok(Raw { stream, buffer: BytesMut::new() })
+        Ok(Raw { stream, buffer: BytesMut::new(), ended_politely: false })
     }
 
     pub async fn agent(&self, name: &str) -> Raw {
@@ -349,6 +354,8 @@ impl Rig {
 pub struct Raw {
     stream: TlsStream<TcpStream>,
     buffer: BytesMut,
+    /// It ended, and TLS said so before TCP did.
+    pub ended_politely: bool,
 }
 
 impl Raw {
@@ -383,7 +390,11 @@ impl Raw {
                 }
             }
             match self.stream.read_buf(&mut self.buffer).await {
-                Ok(0) | Err(_) => return None,
+                Ok(0) => {
+                    self.ended_politely = true;
+                    return None;
+                }
+                Err(_) => return None,
                 Ok(_) => {}
             }
         }
@@ -442,7 +453,8 @@ pub async fn closed(stream: &mut TcpStream, patience: Duration) -> bool {
     timeout(patience, read).await.is_ok()
 }
 
-fn packet(first: u8, body: &[u8]) -> Vec<u8> {
+/// A packet of this first byte and body.
+pub fn packet(first: u8, body: &[u8]) -> Vec<u8> {
     let mut out = vec![first];
     let mut len = body.len();
     loop {
