@@ -19,7 +19,7 @@ use picket_tests::bmcsim::Simulator;
 use picket_tests::eventually::eventually;
 use picket_tests::harness::{Agent, Rogue, Site, Speaker, hosts, simulator};
 use picket_tests::peers::certificate::{Authority, Identity};
-use picket_tests::peers::mosquitto::Broker;
+use picket_tests::peers::mosquitto::{Broker, Protocol};
 use picket_tests::peers::mosquitto_pub::publish;
 use picket_tests::peers::mosquitto_sub::{Message, MosquittoSub};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType, date_time_ymd};
@@ -31,13 +31,18 @@ const EVENTS: &str = "picket/v1/event/#";
 
 /// Whoever shows `identity` to the site's gate.
 fn at_gate(site: &Site, identity: Option<Identity>) -> Broker {
-    Broker { address: site.mqtt().parse().unwrap(), ca_file: site.ca_file(), identity, client_id: None }
+    Broker { address: site.mqtt().parse().unwrap(), ca_file: site.ca_file(), identity, client_id: None, protocol: Protocol::V311 }
 }
 
 fn consumer(site: &Site, name: &str) -> Broker {
     let folder = site.consumer(name).unwrap();
     let identity = Identity { certificate: folder.join(format!("{name}.pem")), key: folder.join(format!("{name}.key")) };
     Broker { ca_file: folder.join("ca.pem"), ..at_gate(site, Some(identity)) }
+}
+
+/// The same consumer, speaking MQTT 5.
+fn in_5(consumer: &Broker) -> Broker {
+    Broker { protocol: Protocol::V5, ..consumer.clone() }
 }
 
 /// Whoever has got hold of an agent's files.
@@ -217,6 +222,80 @@ fn every_change_is_one_cloud_event() {
     assert_eq!(cause["command"], done[0]["data"]["operation_id"], "it says which operation did it");
 }
 
+/// An event in binary mode (CloudEvents MQTT binding §3.1), put together again.
+fn structured(message: &Message) -> Value {
+    let properties = &message.properties;
+    assert_eq!((properties.content_type.as_deref(), properties.payload_format_indicator), (Some(JSON), Some(1)), "{message:?}");
+    let attributes = properties.user_properties.iter().map(|(name, value)| (name.clone(), value.as_str().into()));
+    let mut event: serde_json::Map<_, _> = attributes.collect();
+    assert_eq!(event.keys().collect::<Vec<_>>(), ["id", "source", "specversion", "subject", "time", "type"]);
+    event.insert("datacontenttype".into(), JSON.into());
+    event.insert("data".into(), message.json().unwrap());
+    event.into()
+}
+
+const JSON: &str = "application/json";
+
+#[test]
+fn consumers_of_both_versions_hear_the_same_and_live_through_a_restart() {
+    let simulator = simulator("bmc", 2, 0).unwrap();
+    let (mut site, mut agent) = running(&simulator);
+    let consumer = consumer(&site, "log");
+    let mut old = MosquittoSub::start(&consumer, EVENTS).unwrap();
+    let mut new = MosquittoSub::start(&in_5(&consumer), EVENTS).unwrap();
+    let states = MosquittoSub::start(&in_5(&consumer), STATE).unwrap();
+    let toggle_all = |site: &Site| {
+        for bmc in simulator.fleet().all() {
+            site.until(bmc.name(), "power", word(bmc.toggle()), PATIENCE).unwrap();
+        }
+    };
+    let both_hear = |old: &MosquittoSub, new: &MosquittoSub, count: usize| {
+        let heard = |sub: &MosquittoSub| {
+            let all = |messages: &[Message]| {
+                ensure!(messages.len() >= count, "{} of {count}", messages.len());
+                Ok(messages.to_vec())
+            };
+            sub.wait_for(PATIENCE, all).unwrap()
+        };
+        let (old, new) = (heard(old), heard(new));
+        let old: Vec<Value> = old.iter().map(|message| message.json().unwrap()).collect();
+        assert_eq!(old, new.iter().map(structured).collect::<Vec<_>>());
+    };
+    toggle_all(&site);
+    both_hear(&old, &new, 2);
+    states
+        .wait_for(PATIENCE, |messages| {
+            ensure!(newest(messages, false)?.len() == 2);
+            Ok(())
+        })
+        .unwrap();
+    for message in states.messages().unwrap() {
+        let properties = &message.properties;
+        assert_eq!((properties.content_type.as_deref(), properties.payload_format_indicator), (Some(JSON), Some(1)));
+        assert!(properties.user_properties.is_empty(), "{message:?}");
+    }
+
+    agent.stop().unwrap();
+    site.stop_aggregator().unwrap();
+    eventually(PATIENCE, || {
+        ensure!(new.trace()?.contains("received DISCONNECT (139)"), "{}", new.trace()?);
+        Ok(())
+    })
+    .unwrap();
+    site.start_aggregator().unwrap();
+    for sub in [&mut old, &mut new] {
+        eventually(PATIENCE, || {
+            ensure!(sub.is_running()?, "{}", sub.trace()?);
+            ensure!(sub.trace()?.matches("Subscribed (mid: ").count() == 2, "{}", sub.trace()?);
+            Ok(())
+        })
+        .unwrap();
+    }
+    agent.start().unwrap();
+    toggle_all(&site);
+    both_hear(&old, &new, 4);
+}
+
 // ---- rights ----
 
 #[test]
@@ -241,7 +320,12 @@ fn an_agents_certificate_opens_its_own_topics_only() {
     for (topic, retain) in [("picket/v1/state/z1/c1/bmc-0001", true), ("picket/v1/event/z1/c1/bmc-0001/power", false)] {
         assert!(publish(&thief, topic, lie, retain).is_err(), "{topic}");
         assert!(publish(&liar, topic, lie, retain).is_err(), "{topic}");
+        let why = publish(&in_5(&liar), topic, lie, retain).unwrap_err().to_string();
+        assert!(why.contains("Not authorized"), "{topic}: {why}");
     }
+    assert!(publish(&in_5(&thief), "picket/v1/i/r1/up", "PK", false).unwrap_err().to_string().contains("Not authorized"));
+    assert!(MosquittoSub::start(&in_5(&thief), "picket/v1/i/r1/cmd").is_err());
+    drop(MosquittoSub::start(&in_5(&thief), "picket/v1/i/r2/cmd").unwrap());
     let other_name = Broker { client_id: Some("r1".into()), ..thief };
     assert!(MosquittoSub::start(&other_name, "picket/v1/i/r1/cmd").is_err(), "another agent's name with this one's certificate");
 

@@ -13,6 +13,16 @@ use tempfile::TempDir;
 
 const START: Duration = Duration::from_secs(10);
 
+/// What `mosquitto_sub` and `mosquitto_pub` speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// MQTT 3.1.1.
+    #[default]
+    V311,
+    /// MQTT 5.
+    V5,
+}
+
 /// A broker and who one is to it, for `mosquitto_sub` and `mosquitto_pub`.
 #[derive(Clone, Debug)]
 pub struct Broker {
@@ -24,21 +34,27 @@ pub struct Broker {
     pub identity: Option<Identity>,
     /// The client id; mosquitto's clients choose one when it is `None`.
     pub client_id: Option<String>,
+    /// What they speak to it.
+    pub protocol: Protocol,
 }
 
 impl Broker {
     /// A broker at `address`, to be met with a certificate.
     #[must_use]
     pub fn new(address: SocketAddr, ca_file: &Path, identity: &Identity) -> Self {
-        Self { address, ca_file: ca_file.to_owned(), identity: Some(identity.clone()), client_id: None }
+        Self { address, ca_file: ca_file.to_owned(), identity: Some(identity.clone()), client_id: None, protocol: Protocol::V311 }
     }
 
-    /// The options both clients share. MQTT 3.1.1. What they say is written at once, line by line: into a file they would
+    /// The options both clients share. What they say is written at once, line by line: into a file they would
     /// keep it to themselves for a while.
     pub(super) fn client(&self, name: &str) -> Result<Command> {
         let mut command = Command::new(program("stdbuf")?);
         command.arg("-oL").arg(program(name)?);
-        command.args(["-V", "311", "-h", &self.address.ip().to_string(), "-p", &self.address.port().to_string()]);
+        let version = match self.protocol {
+            Protocol::V311 => "311",
+            Protocol::V5 => "5",
+        };
+        command.args(["-V", version, "-h", &self.address.ip().to_string(), "-p", &self.address.port().to_string()]);
         command.arg("--cafile").arg(&self.ca_file);
         if let Some(identity) = &self.identity {
             command.arg("--cert").arg(&identity.certificate).arg("--key").arg(&identity.key);

@@ -6,6 +6,7 @@ use crate::eventually::eventually;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -23,6 +24,21 @@ pub struct Message {
     /// Its payload, as text.
     #[serde(default)]
     pub payload: String,
+    /// Its properties; none in MQTT 3.1.1.
+    #[serde(default)]
+    pub properties: Properties,
+}
+
+/// A message's properties in MQTT 5.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct Properties {
+    /// Content type.
+    pub content_type: Option<String>,
+    /// 1 for a payload in UTF-8.
+    pub payload_format_indicator: Option<u8>,
+    /// User properties; of those with the same name the last.
+    pub user_properties: BTreeMap<String, String>,
 }
 
 impl Message {
@@ -56,7 +72,9 @@ impl MosquittoSub {
         let log = folder.path().join("log");
         process.ready(SUBSCRIBE, || {
             let said = std::fs::read_to_string(&log)?;
-            let granted = said.lines().any(|line| line.starts_with("Subscribed (mid: 1): ") && !line.ends_with("128"));
+            // From 128 on a code says why not.
+            let code = said.lines().find_map(|line| line.strip_prefix("Subscribed (mid: 1): ")?.parse::<u8>().ok());
+            let granted = code.is_some_and(|code| code < 128);
             ensure!(granted, "{filter} is not subscribed");
             Ok(())
         })?;
