@@ -97,7 +97,7 @@ impl End {
         }
     }
 
-    /// Whether the other side may be in the middle of a word: closing at once would take back what it is told (a reset).
+    /// Whether the other side may be in the middle of a word.
     pub(super) const fn is_interruption(&self) -> bool {
         matches!(self, Self::Packet(_) | Self::Denied(..))
     }

@@ -67,6 +67,8 @@ pub struct Limits {
     pub write: Duration,
     /// Time for a QoS 1 message to be acknowledged once as many as may be are unacknowledged.
     pub acknowledge: Duration,
+    /// Time to tell a client that, and why, its connection ends. Whoever takes its place waits for it.
+    pub farewell: Duration,
     /// Longest packet from a client, in bytes.
     pub max_packet: usize,
     /// Packets per second from an agent; beyond it the gate reads more slowly, so that one agent cannot keep the core from
@@ -88,6 +90,7 @@ impl Default for Limits {
             connect: Duration::from_secs(5),
             write: Duration::from_secs(10),
             acknowledge: Duration::from_secs(30),
+            farewell: Duration::from_secs(1),
             max_packet: codec::MAX_PACKET_LEN,
             agent_rate: 100,
             consumer_rate: 20,

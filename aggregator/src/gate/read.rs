@@ -109,16 +109,9 @@ impl<S: AsyncRead> Reader<S> {
         }
     }
 
-    /// Reads what is still under way to nowhere, so that the other side gets round to reading; two packets of it at most.
-    pub(super) async fn drain(&mut self) {
-        let mut left = 2 * self.max_packet;
-        while left > 0 {
-            self.buffer.clear();
-            match self.input.read_buf(&mut self.buffer).await {
-                Ok(0) | Err(_) => return,
-                Ok(read) => left = left.saturating_sub(read),
-            }
-        }
+    /// What is left when nothing it says counts any more.
+    pub(super) fn into_input(self) -> ReadHalf<S> {
+        self.input
     }
 
     async fn step(&mut self, broker: &Broker, holder: &Holder) -> Result<(), End> {

@@ -3,13 +3,14 @@
 //! The two run in a task of their own beneath this one, so that whatever ends them, a panic too, the seat is given up and
 //! the agent's last words are said.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use picket_common::id::{AgentId, ConsumerId, SiteId};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -30,8 +31,8 @@ use crate::pki::{Peer, Role, identity};
 
 /// Requests from reading to writing; few, because one may be a snapshot of all hosts.
 const CONTROLS: usize = 4;
-/// How long a connection may take to hear why it ends. Whoever takes its place waits for it.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// Bytes of what a client was about to say that are read to nowhere, so that it hears why it is not listened to.
+const DRAIN: usize = 1024 * 1024;
 
 type Stream = TlsStream<TcpStream>;
 
@@ -56,14 +57,14 @@ async fn serve(shared: &Arc<Shared>, mut seat: seats::Seat, stream: TcpStream) -
     let mut stream = handshake.await.map_err(|_| Refused::HandshakeTime)?.map_err(Refused::Handshake)?;
     let (peer, _open, mut revoked) = match who(shared, &mut seat, &stream) {
         Ok(who) => who,
-        Err(refused) => return turn_away(&mut stream, BytesMut::new(), refused).await,
+        Err(refused) => return turn_away(shared, &mut stream, BytesMut::new(), refused).await,
     };
     let role = peer.identity.role;
 
     let mut buffer = BytesMut::new();
     let (connect, greeting) = match first_words(shared, &role, &mut stream, &mut buffer, &mut revoked).await {
         Ok(connect) => connect,
-        Err((answer, refused)) => return turn_away(&mut stream, answer, refused).await,
+        Err((answer, refused)) => return turn_away(shared, &mut stream, answer, refused).await,
     };
     let guest = Guest { shared: shared.clone(), stream, buffer, connect, greeting, revoked };
     let end = match &role {
@@ -179,15 +180,33 @@ fn no(version: Version, max: usize, refused: &Refused) -> BytesMut {
 }
 
 /// Says a last word and closes; if that fails there is nobody to tell.
-async fn turn_away<T>(stream: &mut Stream, answer: BytesMut, refused: Refused) -> Result<T, Refused> {
-    let written = timeout(FAREWELL, async {
+async fn turn_away<T>(shared: &Shared, stream: &mut Stream, answer: BytesMut, refused: Refused) -> Result<T, Refused> {
+    let written = timeout(shared.config.limits.farewell, async {
         stream.write_all(&answer).await?;
-        stream.shutdown().await
+        stream.shutdown().await?;
+        if !answer.is_empty() && matches!(refused, Refused::Packet(_)) {
+            drain(stream).await;
+        }
+        io::Result::Ok(())
     });
     if !matches!(written.await, Ok(Ok(()))) {
         debug!("refusal not delivered");
     }
     Err(refused)
+}
+
+/// Reads on to nowhere until the other side closes too. Who is interrupted in the middle of a packet is still writing: if we
+/// closed at once, its next byte would be answered by a reset, and what we said would be lost.
+async fn drain(input: &mut (impl AsyncRead + Unpin)) {
+    let mut left = DRAIN;
+    let mut nowhere = BytesMut::new();
+    while left > 0 {
+        nowhere.clear();
+        match input.read_buf(&mut nowhere).await {
+            Ok(0) | Err(_) => return,
+            Ok(read) => left = left.saturating_sub(read),
+        }
+    }
 }
 
 /// Resolves when the connection is to end.
@@ -248,7 +267,7 @@ impl Guest {
 
     async fn turn_away(&mut self, refused: Refused) -> Result<End, Refused> {
         let answer = no(self.connect.version, self.connect.takes.packet_len, &refused);
-        turn_away(&mut self.stream, answer, refused).await
+        turn_away(&self.shared, &mut self.stream, answer, refused).await
     }
 
     async fn session(self, holder: Holder, queue: mpsc::Receiver<Delivery>, mut leash: watch::Receiver<Option<Cut>>) -> End {
@@ -268,7 +287,7 @@ impl Guest {
                 why = cut(&mut leash) => End::Cut(why),
                 why = cut(&mut revoked) => End::Cut(why),
             };
-            part(&mut reader, &mut writer, &end, connect.version).await;
+            part(reader, writer, &end, connect.version, limits.farewell).await;
             end
         });
         task.join_next().await.and_then(Result::ok).unwrap_or(End::Failed)
@@ -276,16 +295,16 @@ impl Guest {
 }
 
 /// Ends the connection in good order, if the other side lets us. Nothing it says any more counts.
-async fn part(reader: &mut Reader<Stream>, writer: &mut Writer<Stream>, end: &End, version: Version) {
+async fn part(reader: Reader<Stream>, mut writer: Writer<Stream>, end: &End, version: Version, farewell: Duration) {
     if matches!(end, End::Io(_) | End::NotReading) {
         return;
     }
-    let parted = timeout(FAREWELL, async {
+    let parted = timeout(farewell, async {
         writer.close(end).await?;
         if version == Version::Mqtt5 && end.is_interruption() {
-            reader.drain().await;
+            drain(&mut reader.into_input()).await;
         }
-        std::io::Result::Ok(())
+        io::Result::Ok(())
     });
     if !matches!(parted.await, Ok(Ok(()))) {
         debug!("the other side did not see its connection end");

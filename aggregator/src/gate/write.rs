@@ -201,7 +201,7 @@ impl State {
             self.in_flight.remove(&id);
         }
         if !std::mem::replace(&mut self.has_skipped, true) {
-            info!(topic, len, max = self.max_packet, "messages are longer than a consumer takes packets, it does not get them");
+            info!(topic, len, max = self.max_packet, "a client does not get what is longer than it takes packets");
         }
     }
 

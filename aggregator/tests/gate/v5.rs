@@ -18,6 +18,8 @@ use rustls::ClientConfig;
 use super::rig::{self, Raw, Rig, agent};
 
 const JSON: &str = "application/json";
+/// Longer than this machine can be busy.
+const LONG: Duration = Duration::from_secs(20);
 
 /// A client that says what it is told to.
 struct Five {
@@ -183,7 +185,7 @@ async fn who_is_let_in_is_told_what_is_not_offered() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_not_let_in_is_told_why() {
-    let rig = Rig::with(Limits { max_per_consumer: 1, ..Limits::default() }, 64).await;
+    let rig = Rig::with(Limits { max_per_consumer: 1, farewell: LONG, ..Limits::default() }, 64).await;
     let (agent_tls, consumer_tls) = (rig.agent_tls("r07"), rig.consumer_tls("grafana"));
     let with_will = |client_id, will| Opening { will, ..Opening::of(client_id) };
     let gone_topic = "picket/v1/i/r07/gone";
@@ -440,7 +442,7 @@ async fn a_message_that_may_not_be_is_answered_with_why() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_ends_a_connection_is_told() {
-    let mut rig = Rig::new().await;
+    let mut rig = Rig::with(Limits { farewell: LONG, ..Limits::default() }, 64).await;
     let alias = PublishProperties { topic_alias: Some(1), ..PublishProperties::default() };
     let aliased = Packet::Publish(Publish::new("picket/v1/i/r07/up", QoS::AtMostOnce, "x", Some(alias)));
     let mut twice = Publish::new("picket/v1/i/r07/up", QoS::ExactlyOnce, "x", None);
@@ -468,6 +470,20 @@ async fn what_ends_a_connection_is_told() {
         drop(client);
         gone(&mut rig, "r07").await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_interrupted_may_finish_and_hears_why() {
+    let mut rig = Rig::with(Limits { farewell: LONG, ..Limits::default() }, 64).await;
+    let mut client = Five::agent(&rig, "r07").await;
+    // The header of a PUBLISH of 524,286 bytes is enough.
+    client.raw.send(b"\x30\xfe\xff\x1f").await;
+    assert_eq!(client.ends().await, DisconnectReasonCode::PacketTooLarge);
+    for _ in 0..8 {
+        client.raw.send(&[0; 65_536]).await;
+    }
+    drop(client);
+    gone(&mut rig, "r07").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

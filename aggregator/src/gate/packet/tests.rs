@@ -7,8 +7,9 @@ use rumqttc::v5::mqttbytes::{QoS, v5};
 
 use super::answer::{self, Outgoing, Welcome};
 use super::body::put_variable;
+use super::parse::MAX_FILTERS;
 use super::*;
-use crate::broker::Message;
+use crate::broker::{Message, Qos};
 
 const OLD: Option<Version> = Some(Version::Mqtt311);
 const NEW: Option<Version> = Some(Version::Mqtt5);
