@@ -158,6 +158,9 @@ fn value(part: &mut Body, kind: Kind) -> Result<u32, PacketError> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
+
+    use super::super::body::put_variable;
     use super::*;
 
     fn read(bytes: &[u8], place: Place) -> Result<Properties, PacketError> {
@@ -220,11 +223,9 @@ mod tests {
     #[test]
     fn user_properties_are_bounded() {
         let pairs = |count: usize| {
-            [
-                &[u8::try_from(count * 5 & 0x7f).unwrap() | 0x80, u8::try_from(count * 5 >> 7).unwrap()][..],
-                &b"\x26\0\0\0\0".repeat(count),
-            ]
-            .concat()
+            let mut out = BytesMut::new();
+            put_variable(&mut out, 5 * count);
+            [&out[..], &b"\x26\0\0\0\0".repeat(count)].concat()
         };
         assert!(read(&pairs(MAX_USER_PROPERTIES), Place::Publish).is_ok());
         let wanted = PacketError::TooMany("more user properties than a packet may have");
