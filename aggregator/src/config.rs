@@ -10,6 +10,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use tracing_subscriber::EnvFilter;
 
+use crate::fleet::site;
 use crate::fleet::view::Settings;
 
 /// Where the settings are unless `--config` says otherwise.
@@ -55,7 +56,7 @@ pub struct Config {
     pub advertise: String,
     /// What is logged: a level, or `target=level` directives.
     pub log: String,
-    /// Default poll interval and time-out.
+    /// What it says of the site's settings; the API may set others over them.
     pub settings: Settings,
 }
 
@@ -81,9 +82,23 @@ struct Oobm {
     sync_interval: Option<u64>,
     #[serde(default, deserialize_with = "seconds")]
     action_timeout: Option<u64>,
+    #[serde(default, deserialize_with = "poolsize")]
+    sync_poolsize: Option<u32>,
+    #[serde(default)]
+    ipmitool: Ipmitool,
+}
+
+/// Defaults of the driver's options; CloudStack's names.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ipmitool {
+    #[serde(default, deserialize_with = "interface")]
+    interface: Option<String>,
+    #[serde(default, deserialize_with = "retries")]
+    retries: Option<u32>,
     #[serde(default, deserialize_with = "of_the_agent")]
     #[expect(dead_code, reason = "only there to say where it belongs")]
-    sync_poolsize: Option<()>,
+    path: Option<()>,
 }
 
 impl File {
@@ -97,13 +112,17 @@ impl File {
             oobm: Oobm {
                 sync_interval: later.oobm.sync_interval.or(self.oobm.sync_interval),
                 action_timeout: later.oobm.action_timeout.or(self.oobm.action_timeout),
-                sync_poolsize: None,
+                sync_poolsize: later.oobm.sync_poolsize.or(self.oobm.sync_poolsize),
+                ipmitool: Ipmitool {
+                    interface: later.oobm.ipmitool.interface.or(self.oobm.ipmitool.interface),
+                    retries: later.oobm.ipmitool.retries.or(self.oobm.ipmitool.retries),
+                    path: None,
+                },
             },
         }
     }
 
     fn settled(self, machine_name: &str) -> Result<Config, LoadError> {
-        let defaults = Settings::default();
         let any = |port| SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port));
         let advertise = match self.advertise {
             Some(name) => name,
@@ -121,8 +140,11 @@ impl File {
             advertise,
             log: self.log.unwrap_or_else(|| DEFAULT_LOG.into()),
             settings: Settings {
-                sync_interval: self.oobm.sync_interval.unwrap_or(defaults.sync_interval),
-                action_timeout: self.oobm.action_timeout.unwrap_or(defaults.action_timeout),
+                sync_interval: self.oobm.sync_interval,
+                action_timeout: self.oobm.action_timeout,
+                sync_poolsize: self.oobm.sync_poolsize,
+                ipmitool_interface: self.oobm.ipmitool.interface,
+                ipmitool_retries: self.oobm.ipmitool.retries,
             },
         })
     }
@@ -180,8 +202,34 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D:
     }
 }
 
+fn poolsize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let sync_poolsize = Some(whole(deserializer)?);
+    within(Settings { sync_poolsize, ..Settings::default() }).map(|settings| settings.sync_poolsize)
+}
+
+fn retries<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let ipmitool_retries = Some(whole(deserializer)?);
+    within(Settings { ipmitool_retries, ..Settings::default() }).map(|settings| settings.ipmitool_retries)
+}
+
+fn interface<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let ipmitool_interface = Some(String::deserialize(deserializer)?);
+    within(Settings { ipmitool_interface, ..Settings::default() }).map(|settings| settings.ipmitool_interface)
+}
+
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let given = i64::deserialize(deserializer)?;
+    u32::try_from(given).map_err(|_| D::Error::custom(format!("{given} is not a number of things")))
+}
+
+/// The same bounds as through the API.
+fn within<E: serde::de::Error>(settings: Settings) -> Result<Settings, E> {
+    site::check(&settings).map_err(E::custom)?;
+    Ok(settings)
+}
+
 fn of_the_agent<'de, D: Deserializer<'de>>(_: D) -> Result<Option<()>, D::Error> {
-    Err(D::Error::custom("`sync_poolsize` bounds what an agent has in flight: set `max_in_flight` in agent.toml"))
+    Err(D::Error::custom("a program's path is the agent's own affair: set it in agent.toml"))
 }
 
 fn log_filter<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
@@ -237,7 +285,7 @@ mod tests {
         assert_eq!(config.site.as_str(), "picket");
         assert_eq!((config.listen.to_string(), config.mqtt_listen.to_string()), ("[::]:8443".into(), "[::]:8883".into()));
         assert_eq!((config.advertise.as_str(), config.log.as_str()), ("node1.example", "info"));
-        assert_eq!((config.settings.sync_interval, config.settings.action_timeout), (10, 60));
+        assert_eq!(config.settings, Settings::default(), "the file says nothing");
     }
 
     #[test]
@@ -250,8 +298,16 @@ mod tests {
         ])
         .unwrap();
         assert_eq!((config.site.as_str(), config.advertise.as_str()), ("s1", "2001:db8::1"));
-        assert_eq!((config.settings.sync_interval, config.settings.action_timeout), (5, 1));
+        assert_eq!((config.settings.sync_interval, config.settings.action_timeout), (Some(5), Some(1)));
         assert_eq!(config.log, "warn,picket_aggregator=debug");
+    }
+
+    #[test]
+    fn the_seeds_settings_under_their_names() {
+        let text = "[oobm]\nsync_poolsize = 50\nipmitool.interface = \"lan\"\nipmitool.retries = 3\n";
+        let settings = load(&[("aggregator.toml", text), ("conf.d/1.toml", "[oobm.ipmitool]\nretries = 4\n")]).unwrap().settings;
+        let wanted = (Some(50), Some("lan"), Some(4));
+        assert_eq!((settings.sync_poolsize, settings.ipmitool_interface.as_deref(), settings.ipmitool_retries), wanted);
     }
 
     #[test]
@@ -270,10 +326,22 @@ mod tests {
             ("aggregator.toml", "[oobm]\nsync_interval = 0\n", "aggregator.toml:2: must be 1 to 3600 seconds, not 0"),
             ("aggregator.toml", "[oobm]\n\naction_timeout = -3\n", "aggregator.toml:3: must be 1 to 3600 seconds, not -3"),
             ("aggregator.toml", "[oobm]\naction_timeout = 3601\n", "aggregator.toml:2: must be 1 to 3600 seconds, not 3601"),
+            ("aggregator.toml", "[oobm]\nsync_poolsize = 0\n", "aggregator.toml:2: sync_poolsize: 0 is not within 1 to 65536"),
+            ("aggregator.toml", "[oobm]\nsync_poolsize = -1\n", "aggregator.toml:2: -1 is not a number"),
             (
                 "aggregator.toml",
-                "[oobm]\nsync_poolsize = 50\n",
-                "aggregator.toml:2: `sync_poolsize` bounds what an agent has in flight",
+                "[oobm]\nipmitool.interface = \"serial\"\n",
+                "aggregator.toml:2: ipmitool.interface: \"serial\" is not one of lanplus, lan, open",
+            ),
+            (
+                "aggregator.toml",
+                "[oobm.ipmitool]\nretries = 11\n",
+                "aggregator.toml:2: ipmitool.retries: \"11\" is not within 1 to 10",
+            ),
+            (
+                "aggregator.toml",
+                "[oobm]\nipmitool.path = \"/bin/x\"\n",
+                "aggregator.toml:2: a program's path is the agent's own affair",
             ),
             ("aggregator.toml", "advertise = \"a.example:8443\"\n", "aggregator.toml:1: \"a.example:8443\" is neither a host name"),
             ("aggregator.toml", "log = \"x=loud\"\n", "aggregator.toml:1: \"x=loud\" is neither a level"),

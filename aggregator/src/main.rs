@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use picket_aggregator::config::{Config, DEFAULT_STATE_DIR};
-use picket_aggregator::daemon;
+use picket_aggregator::daemon::{self, Reload};
+use picket_aggregator::fleet::effective::{DEFAULT_ACTION_TIMEOUT, DEFAULT_SYNC_INTERVAL};
 use picket_aggregator::init::{self, Made, Options};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
 /// Picket's central daemon: the global view, enablement, commands, MQTT and HTTP.
 #[derive(Debug, Parser)]
@@ -74,7 +75,7 @@ fn main() -> ExitCode {
 fn work(cli: Cli) -> anyhow::Result<()> {
     let config = Config::load(cli.places.config.as_deref())?;
     match cli.command {
-        None | Some(Command::Run) => run(&config, &cli.places.state_dir),
+        None | Some(Command::Run) => run(&config, cli.places),
         Some(Command::CheckConfig) => {
             println!("{}", effective(&config));
             Ok(())
@@ -83,19 +84,32 @@ fn work(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
-fn run(config: &Config, state_dir: &Path) -> anyhow::Result<()> {
-    log_to_where_it_is_read(&config.log)?;
+fn run(config: &Config, places: Places) -> anyhow::Result<()> {
+    let Places { config: file, state_dir } = places;
+    let log = log_to_where_it_is_read(&config.log)?;
+    let reload = Reload {
+        load: Box::new(move || Config::load(file.as_deref())),
+        log: Box::new(move |directives| {
+            let filter = filter(directives).map_err(|error| error.to_string())?;
+            log.reload(filter).map_err(|error| error.to_string())
+        }),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
-    let ended = runtime.block_on(daemon::serve(config, state_dir));
+    let ended = runtime.block_on(daemon::serve(config, &state_dir, reload));
     // What still runs after an orderly stop has nothing to lose.
     runtime.shutdown_background();
     Ok(ended?)
 }
 
-/// To journald with fields under systemd; else to standard error, compact on a terminal and JSON otherwise.
-fn log_to_where_it_is_read(filter: &str) -> anyhow::Result<()> {
-    // The router inside the broker says on `info` what only its authors need; a later directive for it wins.
-    let filter: EnvFilter = format!("rumqttd=warn,{filter}").parse().context("reading `log`")?;
+/// The router inside the broker says on `info` what only its authors need; a later directive for it wins.
+fn filter(directives: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
+    format!("rumqttd=warn,{directives}").parse()
+}
+
+/// To journald with fields under systemd; else to standard error, compact on a terminal and JSON otherwise. What it gives back
+/// changes the filter.
+fn log_to_where_it_is_read(directives: &str) -> anyhow::Result<reload::Handle<EnvFilter, Registry>> {
+    let (filter, handle) = reload::Layer::new(filter(directives).context("reading `log`")?);
     let registry = tracing_subscriber::registry().with(filter);
     let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
     match journal {
@@ -109,16 +123,24 @@ fn log_to_where_it_is_read(filter: &str) -> anyhow::Result<()> {
             }
         }
     }
-    Ok(())
+    Ok(handle)
 }
 
 fn effective(config: &Config) -> String {
     let Config { site, listen, mqtt_listen, advertise, log, settings } = config;
     format!(
         "site = \"{site}\"\nlisten = \"{listen}\"\nmqtt_listen = \"{mqtt_listen}\"\nadvertise = \"{advertise}\"\nlog = \"{log}\"\n\n\
-         [oobm]\nsync_interval = {}\naction_timeout = {}",
-        settings.sync_interval, settings.action_timeout
+         [oobm]\nsync_interval = {}\naction_timeout = {}{}{}{}",
+        settings.sync_interval.unwrap_or(DEFAULT_SYNC_INTERVAL),
+        settings.action_timeout.unwrap_or(DEFAULT_ACTION_TIMEOUT),
+        line("sync_poolsize", settings.sync_poolsize.as_ref()),
+        line("ipmitool.interface", settings.ipmitool_interface.as_ref().map(|word| format!("\"{word}\"")).as_ref()),
+        line("ipmitool.retries", settings.ipmitool_retries.as_ref()),
     )
+}
+
+fn line(key: &str, value: Option<&impl std::fmt::Display>) -> String {
+    value.map(|value| format!("\n{key} = {value}")).unwrap_or_default()
 }
 
 fn make(config: &Config, state_dir: &Path, args: InitArgs) -> anyhow::Result<()> {

@@ -61,7 +61,7 @@ pub struct Parts {
     pub runtime: Handle,
     /// Where decisions become durable.
     pub store: Store,
-    /// Settings that decisions need.
+    /// What the aggregator's own file says of the site's settings.
     pub settings: Settings,
     /// Where snapshots are read.
     pub view: Arc<ArcSwap<View>>,
@@ -100,7 +100,7 @@ impl Core {
     /// # Errors
     /// Any [`StoreError`].
     pub fn new(parts: Parts) -> Result<Self, StoreError> {
-        let fleet = rebuilt(&parts.store, parts.settings)?;
+        let fleet = rebuilt(&parts.store, parts.settings.clone())?;
         parts.view.store(Arc::new(fleet.view()));
         parts.health.store(true);
         parts.health.core_progress();
@@ -167,6 +167,8 @@ impl Core {
                 self.hellos.retain(|known, hello| known != agent || hello.session != gone.session);
             }
             Event::Disconnected(agent) => drop(self.hellos.remove(agent)),
+            // A fleet that is built anew starts from the file as it is now.
+            Event::Configured(settings) => self.parts.settings = settings.clone(),
             Event::Heard(..) | Event::Asked { .. } | Event::Tick => {}
         }
     }
@@ -224,7 +226,7 @@ impl Core {
         if now.boottime < retry_at {
             return Ok(());
         }
-        match self.parts.store.reopen().and_then(|()| rebuilt(&self.parts.store, self.parts.settings)) {
+        match self.parts.store.reopen().and_then(|()| rebuilt(&self.parts.store, self.parts.settings.clone())) {
             Ok(fleet) => {
                 tracing::info!("store works again");
                 self.state = State::Working(Box::new(fleet));

@@ -11,9 +11,61 @@ use serde_json::{Map, Value};
 
 use crate::alert::{AlertKind, AlertState, Matcher, Severity};
 use crate::command::{self, BmcError, BootDevice, OperationState, Persistence};
+use crate::facts::Facts;
 use crate::id::{AgentId, ClusterId, ConsumerId, HostId, OperationId, RackId, ZoneId};
 use crate::power::{Cause, Management, PowerOperation, PowerState};
 use crate::secret::Secret;
+use crate::wire::report::InForce;
+
+/// A field of a `PATCH`: left out, `null`, or a value.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Field<T> {
+    /// Left out: stays as it is.
+    #[default]
+    Keep,
+    /// `null`: goes back to what is inherited, or to nothing.
+    Unset,
+    /// A value.
+    Set(T),
+}
+
+impl<T> Field<T> {
+    /// The value after the change of one that was `kept`.
+    pub fn over(self, kept: Option<T>) -> Option<T> {
+        match self {
+            Self::Keep => kept,
+            Self::Unset => None,
+            Self::Set(value) => Some(value),
+        }
+    }
+
+    /// Whether it was left out.
+    #[must_use]
+    pub const fn is_keep(&self) -> bool {
+        matches!(self, Self::Keep)
+    }
+
+    /// The value, if there is one.
+    pub const fn value(&self) -> Option<&T> {
+        match self {
+            Self::Set(value) => Some(value),
+            Self::Keep | Self::Unset => None,
+        }
+    }
+}
+
+/// A value that may be left out of a body that is taken as a whole.
+impl<T> From<Option<T>> for Field<T> {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Keep, Self::Set)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Field<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Option::deserialize(deserializer)?.map_or(Self::Unset, Self::Set))
+    }
+}
 
 /// One page of a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,17 +92,60 @@ pub struct Zone {
 }
 
 /// `PUT /v1/clusters/{c}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClusterBody {
     /// The zone it lies in.
     pub zone: ZoneId,
     /// Poll interval of its hosts, in seconds (1 – 3600); absent = the global one.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(default)]
     pub poll_interval: Option<u64>,
     /// Time an operation may take, in seconds (1 – 3600); absent = the global one.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(default)]
     pub action_timeout: Option<u64>,
+    /// What its hosts inherit where they have no BMC setting of their own. Left out = stays as it is, so that whoever knows
+    /// nothing of it does not take the login away from a whole cluster; `null` = nothing.
+    #[serde(default)]
+    pub bmc: Field<BmcDefaultsBody>,
+}
+
+/// `PATCH /v1/clusters/{c}`: only what is given changes; `null` = nothing of its own.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterPatch {
+    /// The zone it lies in; changes only while it has no hosts.
+    #[serde(default)]
+    pub zone: Option<ZoneId>,
+    /// Poll interval of its hosts, in seconds (1 – 3600).
+    #[serde(default)]
+    pub poll_interval: Field<u64>,
+    /// Time an operation may take, in seconds (1 – 3600).
+    #[serde(default)]
+    pub action_timeout: Field<u64>,
+    /// What its hosts inherit, field by field.
+    #[serde(default)]
+    pub bmc: Field<BmcDefaultsBody>,
+}
+
+/// BMC settings that a cluster's hosts inherit: whole in `PUT`, field by field in `PATCH`. An address is always a host's own.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BmcDefaultsBody {
+    /// Driver name, in any case.
+    #[serde(default)]
+    pub driver: Field<String>,
+    /// Port; inherited by hosts with this driver.
+    #[serde(default)]
+    pub port: Field<u16>,
+    /// Login name. It is inherited together with the password: a host with a name of its own does not get this password.
+    #[serde(default)]
+    pub username: Field<String>,
+    /// Login password; write-only.
+    #[serde(default)]
+    pub password: Field<Secret<String>>,
+    /// The driver's options, inherited key by key by hosts with this driver; replaces all.
+    #[serde(default)]
+    pub options: Field<BTreeMap<String, String>>,
 }
 
 /// `GET /v1/clusters/{c}`.
@@ -60,9 +155,46 @@ pub struct Cluster {
     pub id: ClusterId,
     /// As put.
     #[serde(flatten)]
-    pub body: ClusterBody,
+    pub body: ClusterSettings,
     /// Its gate.
     pub oobm_enabled: bool,
+}
+
+/// A cluster's settings as shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterSettings {
+    /// The zone it lies in.
+    pub zone: ZoneId,
+    /// Poll interval of its hosts, in seconds; absent = the global one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub poll_interval: Option<u64>,
+    /// Time an operation may take, in seconds; absent = the global one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub action_timeout: Option<u64>,
+    /// What its hosts inherit; absent = nothing.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub bmc: Option<BmcDefaults>,
+}
+
+/// BMC settings that a cluster's hosts inherit, as shown: never the password.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BmcDefaults {
+    /// Driver name, lower case.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub driver: Option<String>,
+    /// Port.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub port: Option<u16>,
+    /// Login name.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub username: Option<String>,
+    /// Whether a password is stored.
+    pub password_set: bool,
+    /// Agents of the zone that have no copy of the password: their hosts need `secrets reseal`, or the password again.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub agents_without_password: Vec<AgentId>,
+    /// The driver's options.
+    pub options: BTreeMap<String, String>,
 }
 
 /// `PUT /v1/racks/{r}`.
@@ -87,7 +219,8 @@ pub struct Rack {
     pub epoch: u64,
 }
 
-/// A BMC's settings in `PUT` (whole) and `PATCH` (only what is given changes) of a host.
+/// A BMC's settings in `PUT` of a host: the whole of what is its own. What is left out, `null` or empty is inherited from the
+/// cluster, then from the site, then the driver's default; a stored password stays as long as address and name do.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BmcBody {
@@ -111,6 +244,33 @@ pub struct BmcBody {
     pub options: Option<BTreeMap<String, String>>,
 }
 
+/// A BMC's settings in `PATCH` of a host: what is left out or empty stays, `null` is inherited from then on.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BmcPatch {
+    /// Driver name, in any case.
+    #[serde(default)]
+    pub driver: Field<String>,
+    /// IP address or name.
+    #[serde(default)]
+    pub address: Field<String>,
+    /// Port.
+    #[serde(default)]
+    pub port: Field<u16>,
+    /// Login name; `null` takes the password along, for the pair is never made of two sources.
+    #[serde(default)]
+    pub username: Field<String>,
+    /// Login password; write-only. A password of its own makes the login name the host's own as well.
+    #[serde(default)]
+    pub password: Field<Secret<String>>,
+    /// The driver's options; replaces all of the host's own.
+    #[serde(default)]
+    pub options: Field<BTreeMap<String, String>>,
+    /// Take the machine that answers now for the right one: its identity is pinned anew.
+    #[serde(default)]
+    pub repin: bool,
+}
+
 /// `PUT /v1/hosts/{h}`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -131,6 +291,9 @@ pub struct HostBody {
     /// Poll interval in seconds (1 – 3600); absent = the cluster's.
     #[serde(default)]
     pub poll_interval: Option<u64>,
+    /// Time an operation may take, in seconds (1 – 3600); absent = the cluster's.
+    #[serde(default)]
+    pub action_timeout: Option<u64>,
     /// Free words for people and programs.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -146,21 +309,24 @@ pub struct HostPatch {
     /// Its rack.
     #[serde(default)]
     pub rack: Option<RackId>,
-    /// Its BMC, field by field.
+    /// Its BMC, field by field; `null` = not configured any more.
     #[serde(default)]
-    pub bmc: Option<BmcBody>,
+    pub bmc: Field<BmcPatch>,
     /// Whether people work on it.
     #[serde(default)]
     pub maintenance: Option<bool>,
     /// Poll interval in seconds (1 – 3600).
     #[serde(default)]
-    pub poll_interval: Option<u64>,
+    pub poll_interval: Field<u64>,
+    /// Time an operation may take, in seconds (1 – 3600).
+    #[serde(default)]
+    pub action_timeout: Field<u64>,
     /// Replaces all labels.
     #[serde(default)]
     pub labels: Option<BTreeMap<String, String>>,
 }
 
-/// A BMC's settings as shown: never the password.
+/// A BMC's settings in force, as shown: never the password. See [`Effective`] for where each comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bmc {
     /// Driver name, lower case.
@@ -176,6 +342,96 @@ pub struct Bmc {
     pub password_set: bool,
     /// The driver's options.
     pub options: BTreeMap<String, String>,
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// The host's own.
+    Host,
+    /// Its cluster's.
+    Cluster,
+    /// The site's settings.
+    Global,
+    /// Nobody set it.
+    Default,
+}
+
+/// A value in force, and where it comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Valued<T> {
+    /// The value.
+    pub value: T,
+    /// From where.
+    pub from: Origin,
+}
+
+/// All settings of a host that are in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Effective {
+    /// Its BMC's; absent when not configured.
+    #[serde(flatten)]
+    pub bmc: Option<EffectiveBmc>,
+    /// Poll interval, in seconds.
+    pub poll_interval: Valued<u64>,
+    /// Time an operation may take, in seconds.
+    pub action_timeout: Valued<u64>,
+}
+
+/// See [`Effective::bmc`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EffectiveBmc {
+    /// Driver name.
+    pub driver: Valued<String>,
+    /// IP address or name.
+    pub address: Valued<String>,
+    /// Port; absent where the driver has none.
+    pub port: Valued<Option<u16>>,
+    /// Login name.
+    pub username: Valued<String>,
+    /// Whether there is a password that the agent in charge can open.
+    pub password_set: Valued<bool>,
+    /// The driver's options, its defaults among them.
+    pub options: BTreeMap<String, Valued<String>>,
+}
+
+/// What a BMC is and can do, as learned at first contact or at the last test.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostFacts {
+    /// What was learned.
+    #[serde(flatten)]
+    pub facts: Facts,
+    /// When.
+    pub observed_at: Timestamp,
+    /// The identity of the machine that is taken for the right one: that of the first contact, or of the last `repin`.
+    pub identity_pinned: Option<String>,
+    /// Whether the machine that answered last is another one.
+    pub identity_differs: bool,
+}
+
+/// A password change of a host that is not over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PasswordChange {
+    /// The operation.
+    pub operation: OperationId,
+    /// Since when.
+    pub since: Timestamp,
+    /// `open`: under way; `unresolved`: the operation ended and nobody knows which password is in force; `neither`: the BMC
+    /// takes neither the old nor the new one.
+    pub state: PasswordChangeState,
+}
+
+/// See [`PasswordChange::state`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PasswordChangeState {
+    /// Under way.
+    Open,
+    /// Over, without a word on which password is in force.
+    Unresolved,
+    /// Both are refused.
+    Neither,
 }
 
 /// `GET /v1/hosts/{h}`.
@@ -221,6 +477,15 @@ pub struct Host {
     pub action_timeout: u64,
     /// Free words.
     pub labels: BTreeMap<String, String>,
+    /// Where each setting comes from; with one host only, not in lists.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub effective: Option<Box<Effective>>,
+    /// What its BMC is and can do; with one host only, not in lists.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub facts: Option<Box<HostFacts>>,
+    /// A password change that is not over.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub password_change: Option<PasswordChange>,
 }
 
 /// Answer of `…/oobm/{enable,disable}`.
@@ -332,6 +597,134 @@ impl fmt::Display for Action {
     }
 }
 
+/// `POST /v1/operations`: one operation of many hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperationRequest {
+    /// Host set: `r07n[01-48],@cluster:c2!@state:off`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub select: Option<String>,
+    /// Hosts by name, in place of `select`; they are begun in this order.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub hosts: Option<Vec<HostId>>,
+    /// What to do.
+    pub operation: OperationWord,
+    /// For `identify`: how long, in seconds (0 – 255); 0 puts it out.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub seconds: Option<u16>,
+    /// For `bootdev`: from what.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub device: Option<BootDevice>,
+    /// For `bootdev`: for how long; absent = once.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub persistence: Option<Persistence>,
+    /// Time each host may take from its own start, in seconds (1 – 3600); absent = the host's.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub timeout: Option<u64>,
+    /// Why, for the history (at most 500 characters).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+    /// Pause between the starts of two hosts, in seconds (at most 3600).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub stagger: Option<u64>,
+    /// The same in milliseconds, in place of `stagger`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub stagger_ms: Option<u64>,
+    /// Only say what would happen.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// For cycle and reset of a host that is off: switch it on instead of refusing.
+    #[serde(default)]
+    pub on_if_off: bool,
+}
+
+/// What can be asked of many hosts at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "each is the action of its name")]
+pub enum OperationWord {
+    On,
+    Off,
+    Cycle,
+    Reset,
+    Soft,
+    Status,
+    Diag,
+    Identify,
+    Bootdev,
+    Test,
+}
+
+/// `POST /v1/hosts/{h}/identify`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentifyRequest {
+    /// How long, in seconds (0 – 255); 0 puts it out, absent = 15.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub seconds: Option<u16>,
+    /// Time it may take, in seconds (1 – 3600).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub timeout: Option<u64>,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+}
+
+/// `POST /v1/hosts/{h}/bootdev`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootdevRequest {
+    /// From what.
+    pub device: BootDevice,
+    /// For how long; absent = once.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub persistence: Option<Persistence>,
+    /// Time it may take, in seconds (1 – 3600).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub timeout: Option<u64>,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+}
+
+/// `POST /v1/hosts/{h}/bmc/test`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TestRequest {
+    /// Time it may take, in seconds (1 – 3600).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub timeout: Option<u64>,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+}
+
+/// `POST /v1/hosts/{h}/bmc/change-password`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChangePasswordRequest {
+    /// The new password; absent = one is generated.
+    #[serde(default)]
+    pub password: Option<Secret<String>>,
+    /// Whether the answer shows the generated one. It can never be read again.
+    #[serde(default)]
+    pub return_generated: bool,
+    /// Time it may take, in seconds (1 – 3600).
+    #[serde(default)]
+    pub timeout: Option<u64>,
+    /// Why.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// `POST /v1/hosts/{h}/bmc/resolve-password`: how a password change ended that is over and was never resolved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResolvePasswordRequest {
+    /// `new` or `old`.
+    pub in_force: InForce,
+}
+
 /// An operation, as `GET /v1/operations/{id}` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Operation {
@@ -347,12 +740,42 @@ pub struct Operation {
     pub reason: Option<String>,
     /// When it was accepted.
     pub accepted_at: Timestamp,
-    /// Nothing is begun after this.
+    /// Nothing is begun after this; with a stagger each host has an earlier one of its own.
     pub deadline: Timestamp,
+    /// Pause between the starts of two hosts, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub stagger_ms: Option<u64>,
     /// Whether every host's part has ended.
     pub done: bool,
-    /// Per host.
+    /// How many hosts are how far.
+    #[serde(default)]
+    pub counts: OperationCounts,
+    /// What whoever asked should know.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub warnings: Vec<String>,
+    /// Per host; in lists only the first ones of an operation with many.
     pub hosts: Vec<OperationHost>,
+    /// The generated password: only in the answer to the request that asked for it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub generated_password: Option<String>,
+}
+
+/// How many parts of an operation are how far, and how those that ended did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationCounts {
+    /// All.
+    pub total: u64,
+    /// Durable here, not sent.
+    pub accepted: u64,
+    /// Sent to their agents.
+    pub sent: u64,
+    /// Taken on by their agents.
+    pub admitted: u64,
+    /// Ended.
+    pub done: u64,
+    /// Those that ended, by result.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub results: BTreeMap<String, u64>,
 }
 
 /// One host's part of an operation.
@@ -377,6 +800,9 @@ pub struct OperationHost {
     /// The driver's own error, for result `failed`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub bmc_error: Option<BmcError>,
+    /// When it is begun, where the operation has a stagger.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub starts_at: Option<Timestamp>,
     /// When it was handed to the broker.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub sent_at: Option<Timestamp>,
@@ -386,6 +812,12 @@ pub struct OperationHost {
     /// When it ended.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub done_at: Option<Timestamp>,
+    /// What whoever asked should know of this host.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub warnings: Vec<String>,
+    /// What is known of its BMC, for `test`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub facts: Option<Box<HostFacts>>,
 }
 
 /// Answer of a dry run.
@@ -393,8 +825,9 @@ pub struct OperationHost {
 pub struct DryRun {
     /// Which host.
     pub host: HostId,
-    /// What was asked.
-    pub operation: PowerOperation,
+    /// What was asked: `operation`, and its parameters beside it.
+    #[serde(flatten)]
+    pub action: Action,
     /// Its state now.
     pub power: PowerState,
     /// Whether people work on it.
@@ -404,6 +837,170 @@ pub struct DryRun {
     pub refusal: Option<String>,
     /// One sentence.
     pub detail: String,
+    /// What whoever asks should know: maintenance, a state that is stale.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub warnings: Vec<String>,
+}
+
+/// Answer of a dry run of many hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BulkDryRun {
+    /// Always true: nothing was done.
+    pub dry_run: bool,
+    /// How many hosts it would concern.
+    pub total: u64,
+    /// How many of them would be refused here.
+    pub refused: u64,
+    /// Time from the first start to the last, in milliseconds.
+    pub duration_ms: u64,
+    /// What whoever asks should know.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub warnings: Vec<String>,
+    /// Per host.
+    pub hosts: Vec<DryRun>,
+}
+
+/// `GET /v1/settings`, by name.
+pub type Settings = BTreeMap<String, Setting>;
+
+/// One setting of the site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    /// The value in force; `null` = nothing is set.
+    pub value: Option<SettingValue>,
+    /// The value when nobody sets it.
+    pub default: Option<SettingValue>,
+    /// Who set it.
+    pub source: SettingSource,
+}
+
+/// A setting's value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum SettingValue {
+    /// A number.
+    Number(u64),
+    /// A word.
+    Text(String),
+}
+
+/// Who set a setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SettingSource {
+    /// `PATCH /v1/settings`: goes before the file.
+    Api,
+    /// The aggregator's own file.
+    File,
+    /// Nobody.
+    Default,
+}
+
+/// `PATCH /v1/settings`: what is left out stays, `null` goes back to the file's value, or the default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SettingsPatch {
+    /// Poll interval, in seconds (1 – 3600).
+    #[serde(default)]
+    pub sync_interval: Field<u64>,
+    /// Time an operation may take, in seconds (1 – 3600).
+    #[serde(default)]
+    pub action_timeout: Field<u64>,
+    /// Most polls that an agent may have in flight (1 – 65536).
+    #[serde(default)]
+    pub sync_poolsize: Field<u64>,
+    /// Option `interface` of hosts with the driver `ipmitool`.
+    #[serde(default, rename = "ipmitool.interface")]
+    pub ipmitool_interface: Field<String>,
+    /// Option `retries` of hosts with the driver `ipmitool`.
+    #[serde(default, rename = "ipmitool.retries")]
+    pub ipmitool_retries: Field<u64>,
+}
+
+/// `GET /v1/racks/{r}/secrets`: what the rack's agent is to be given, sealed to the site's recovery key. Whoever has that key
+/// seals each to the agent and hands the result back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RackSecrets {
+    /// The agent in charge.
+    pub agent: AgentId,
+    /// Seal to this, hex.
+    pub sealing_key: String,
+    /// The secrets.
+    pub items: Vec<RackSecret>,
+}
+
+/// One stored password.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RackSecret {
+    /// Whose, and what its seal is bound to.
+    #[serde(flatten)]
+    pub belongs: SecretOwner,
+    /// The copy sealed to the recovery key, base64.
+    pub recovery: String,
+    /// Whether the agent has a copy it can open.
+    pub sealed: bool,
+}
+
+/// Whose a stored password is, and what its seal is bound to (see [`crate::seal::Belongs`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum SecretOwner {
+    /// A host's own.
+    Host {
+        /// The host.
+        host: HostId,
+        /// Its BMC's address.
+        address: String,
+        /// The login name.
+        username: String,
+    },
+    /// The new one of a password change that is not over.
+    Pending {
+        /// The host.
+        host: HostId,
+        /// Its BMC's address.
+        address: String,
+        /// The login name.
+        username: String,
+    },
+    /// A cluster's, for hosts without one of their own.
+    Cluster {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The login name.
+        username: String,
+    },
+}
+
+/// `POST /v1/racks/{r}/secrets`: secrets sealed anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResealRequest {
+    /// The key they are sealed to, hex: must be the present agent's.
+    pub sealing_key: String,
+    /// The secrets.
+    pub items: Vec<Resealed>,
+}
+
+/// One secret sealed anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resealed {
+    /// As it was read.
+    #[serde(flatten)]
+    pub belongs: SecretOwner,
+    /// As it was read: a password that was changed meanwhile is left alone.
+    pub recovery: String,
+    /// Sealed to the agent, base64.
+    pub sealed: String,
+}
+
+/// Answer to a resealing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResealAnswer {
+    /// How many were taken.
+    pub resealed: u64,
+    /// How many were changed or removed meanwhile, and left alone.
+    pub skipped: u64,
 }
 
 /// `GET /v1/agents/{a}` and the retained `picket/v1/agent/{a}`.
@@ -808,6 +1405,25 @@ pub enum HistoryWhat {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         detail: Option<String>,
     },
+    /// A password change was resolved: which password the BMC takes, proven by a login.
+    PasswordChange {
+        /// Which operation.
+        operation_id: OperationId,
+        /// `new`, `old` or `neither`.
+        in_force: InForce,
+    },
+    /// The BMC was met for the first time, or is another one, or has other firmware.
+    Facts {
+        /// What tells this machine from all others.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        identity: Option<String>,
+        /// Firmware version of the BMC.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        firmware: Option<String>,
+        /// Whether it is not the machine that is taken for the right one.
+        #[serde(default)]
+        identity_differs: bool,
+    },
     /// Reports of the agent were lost for good: this host's history may miss changes here.
     Gap {
         /// First lost sequence.
@@ -964,13 +1580,80 @@ pub struct Problem {
     pub bmc_error: Option<BmcError>,
 }
 
-/// `GET /v1/drivers`: none of the centre's business beyond names; agents check the rest.
+/// `GET /v1/drivers`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DriverInfo {
     /// Name.
     pub name: String,
     /// One line.
     pub summary: String,
+    /// Port used when none is set.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub default_port: Option<u16>,
+    /// Whether its readings can prove that a host is off.
+    #[serde(default)]
+    pub can_prove: bool,
+    /// Whether there may be more options, which only an agent's own file knows.
+    #[serde(default)]
+    pub own_options: bool,
+    /// Its options.
+    #[serde(default)]
+    pub options: Vec<DriverOption>,
+}
+
+/// One option of a driver.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriverOption {
+    /// Key in `options`.
+    pub name: String,
+    /// `one-of`, `any-of`, `number`, `switch`, `text` or `key`.
+    pub kind: String,
+    /// The words it takes.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub values: Vec<String>,
+    /// Least number it takes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub min: Option<u32>,
+    /// Greatest number it takes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub max: Option<u32>,
+    /// The value when it is not set.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub default: Option<String>,
+    /// What it does.
+    pub help: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_tells_left_out_from_null() {
+        for (json, wanted) in [("{}", Field::Keep), (r#"{"port":null}"#, Field::Unset), (r#"{"port":623}"#, Field::Set(623))] {
+            assert_eq!(serde_json::from_str::<BmcPatch>(json).unwrap().port, wanted, "{json}");
+        }
+        assert_eq!([Field::Keep, Field::Unset, Field::Set(2)].map(|field| field.over(Some(1))), [Some(1), None, Some(2)]);
+    }
+
+    #[test]
+    fn effective_settings_read_back() {
+        let valued = |value: &str| Valued { value: value.to_owned(), from: Origin::Cluster };
+        let seconds = Valued { value: 10, from: Origin::Default };
+        let bmc = EffectiveBmc {
+            driver: valued("ipmi"),
+            address: valued("10.0.0.1"),
+            port: Valued { value: None, from: Origin::Default },
+            username: valued("admin"),
+            password_set: Valued { value: true, from: Origin::Host },
+            options: [("suite".to_owned(), valued("3"))].into(),
+        };
+        for bmc in [None, Some(bmc)] {
+            let effective = Effective { bmc, poll_interval: seconds, action_timeout: seconds };
+            let json = serde_json::to_string(&effective).unwrap();
+            assert_eq!(serde_json::from_str::<Effective>(&json).unwrap(), effective, "{json}");
+        }
+    }
 }
 
 /// `POST /v1/tokens`.

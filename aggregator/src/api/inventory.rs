@@ -1,5 +1,6 @@
 //! Zones, clusters, racks and hosts: lists, one, made, changed, removed.
 
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use imbl::OrdMap;
-use picket_common::api::{Cluster, ClusterBody, Host, HostBody, HostPatch, Page, Rack, RackBody, Zone, ZoneBody};
+use picket_common::api::{Cluster, ClusterBody, ClusterPatch, Host, HostBody, HostPatch, Page, Rack, RackBody, Zone, ZoneBody};
 use picket_common::id::{ClusterId, HostId, RackId, ZoneId};
 use picket_common::power::PowerState;
 
@@ -16,7 +17,7 @@ use super::etag::{Tagged, changed};
 use super::extract::{self, Id, Json, Params, page_token};
 use super::problem::ApiError;
 use super::who::Who;
-use super::{Api, not_found, seal};
+use super::{Api, not_found, seal, select};
 use crate::fleet::etag::ETag;
 use crate::fleet::view::HostRow;
 use crate::fleet::{Request, View, json};
@@ -80,7 +81,7 @@ pub(super) async fn clusters(State(api): State<Api>, Who(who): Who, params: Para
     let (page, zone) = (params.page()?, params.parse::<ZoneId>("zone")?);
     let view = api.view(&who);
     let wanted = |zone_of: &ZoneId| zone.as_ref().is_none_or(|zone| zone == zone_of);
-    Ok(Shown(paged(&view.clusters, page, |row| wanted(&row.zone).then(|| json::cluster_json(row)))))
+    Ok(Shown(paged(&view.clusters, page, |row| wanted(&row.zone).then(|| json::cluster_json(&view, row)))))
 }
 
 pub(super) async fn cluster(State(api): State<Api>, Who(who): Who, Id(id): Id<ClusterId>) -> Result<Tagged<Cluster>, ApiError> {
@@ -88,7 +89,7 @@ pub(super) async fn cluster(State(api): State<Api>, Who(who): Who, Id(id): Id<Cl
 }
 
 fn cluster_of(view: &View, id: &ClusterId) -> Option<Tagged<Cluster>> {
-    view.clusters.get(id).map(|row| Tagged { tag: ETag::cluster(row), shown: json::cluster_json(row) })
+    view.clusters.get(id).map(|row| Tagged { tag: ETag::cluster(row), shown: json::cluster_json(view, row) })
 }
 
 pub(super) async fn put_cluster(
@@ -97,7 +98,22 @@ pub(super) async fn put_cluster(
     Id(id): Id<ClusterId>,
     Json(body): Json<ClusterBody>,
 ) -> Result<Response, ApiError> {
-    let answer = api.change(&who, Request::PutCluster(id.clone(), body)).await?;
+    let spec = seal::cluster_spec(&api.context.view.load(), &api.recovery, &id, body)?;
+    let answer = api.change(&who, Request::PutCluster(id.clone(), spec)).await?;
+    Ok(changed(&answer, cluster_of(&api.view(&who), &id)))
+}
+
+pub(super) async fn patch_cluster(
+    State(api): State<Api>,
+    Who(who): Who,
+    Id(id): Id<ClusterId>,
+    Json(patch): Json<ClusterPatch>,
+) -> Result<Response, ApiError> {
+    // Sealing takes every agent of the zone, seen or not; what is not seen is not there to be changed.
+    let seen = api.view(&who);
+    seen.clusters.get(&id).ok_or_else(|| not_found("cluster", &id))?;
+    let change = seal::cluster_change(&api.context.view.load(), &api.recovery, &id, patch)?;
+    let answer = api.change(&who, Request::PatchCluster(id.clone(), change)).await?;
     Ok(changed(&answer, cluster_of(&api.view(&who), &id)))
 }
 
@@ -147,6 +163,7 @@ const STATES: [(&str, PowerState); 4] =
 
 /// Which hosts of a list are wanted.
 struct Filter {
+    select: Option<BTreeSet<HostId>>,
     state: Option<PowerState>,
     zone: Option<ZoneId>,
     cluster: Option<ClusterId>,
@@ -154,8 +171,9 @@ struct Filter {
 }
 
 impl Filter {
-    fn of(params: &Params) -> Result<Self, ApiError> {
+    fn of(view: &View, params: &Params) -> Result<Self, ApiError> {
         Ok(Self {
+            select: params.value("select").map(|text| select::hosts(view, text)).transpose()?,
             state: params.one_of("state", &STATES)?,
             zone: params.parse("zone")?,
             cluster: params.parse("cluster")?,
@@ -164,7 +182,8 @@ impl Filter {
     }
 
     fn shown(&self, view: &View, row: &HostRow) -> Option<Host> {
-        let here = self.cluster.as_ref().is_none_or(|cluster| *cluster == row.cluster)
+        let here = self.select.as_ref().is_none_or(|hosts| hosts.contains(&row.id))
+            && self.cluster.as_ref().is_none_or(|cluster| *cluster == row.cluster)
             && self.rack.as_ref().is_none_or(|rack| *rack == row.rack);
         let host = here.then(|| json::host_json(view, row))?;
         let wanted = self.zone.as_ref().is_none_or(|zone| *zone == host.zone) && self.state.is_none_or(|state| state == host.power);
@@ -173,9 +192,9 @@ impl Filter {
 }
 
 pub(super) async fn hosts(State(api): State<Api>, Who(who): Who, params: Params) -> Answered<Page<Host>> {
-    let params = params.only(&["limit", "page_token", "state", "zone", "cluster", "rack"])?;
-    let (page, filter) = (params.page()?, Filter::of(&params)?);
+    let params = params.only(&["limit", "page_token", "select", "state", "zone", "cluster", "rack"])?;
     let view = api.view(&who);
+    let (page, filter) = (params.page()?, Filter::of(&view, &params)?);
     Ok(Shown(paged(&view.hosts, page, |row| filter.shown(&view, row))))
 }
 
@@ -184,7 +203,7 @@ pub(super) async fn host(State(api): State<Api>, Who(who): Who, Id(id): Id<HostI
 }
 
 pub(super) fn host_of(view: &View, id: &HostId) -> Option<Tagged<Host>> {
-    view.hosts.get(id).map(|row| Tagged { tag: ETag::host(row), shown: json::host_json(view, row) })
+    view.hosts.get(id).map(|row| Tagged { tag: ETag::host(row), shown: json::whole_host_json(view, row) })
 }
 
 pub(super) async fn put_host(

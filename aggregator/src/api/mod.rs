@@ -13,9 +13,12 @@ mod import;
 mod inventory;
 mod join;
 mod observe;
+mod operations;
 mod power;
 mod problem;
 mod seal;
+mod select;
+mod site;
 mod tokens;
 mod who;
 
@@ -97,7 +100,8 @@ pub fn router(context: Context, authority: Arc<Authority>) -> Router {
         .route("/v1/alerts", get(observe::alerts))
         .route("/v1/alerts/{alert}", get(observe::alert))
         .route("/v1/summary", get(observe::summary))
-        .route("/v1/drivers", get(observe::drivers))
+        .route("/v1/drivers", get(site::drivers))
+        .route("/v1/settings", get(site::settings).patch(site::patch_settings))
         .route("/v1/tokens", get(tokens::list).post(tokens::make))
         .route("/v1/tokens/{token}", get(tokens::one).delete(tokens::revoke))
         .route("/v1/events", get(events::events))
@@ -115,16 +119,17 @@ fn inventory_routes() -> Router<Api> {
         .route("/v1/zones", get(i::zones))
         .route("/v1/zones/{zone}", get(i::zone).put(i::put_zone).delete(i::delete_zone))
         .route("/v1/clusters", get(i::clusters))
-        .route("/v1/clusters/{cluster}", get(i::cluster).put(i::put_cluster).delete(i::delete_cluster))
+        .route("/v1/clusters/{cluster}", get(i::cluster).put(i::put_cluster).patch(i::patch_cluster).delete(i::delete_cluster))
         .route("/v1/racks", get(i::racks))
         .route("/v1/racks/{rack}", get(i::rack).put(i::put_rack).delete(i::delete_rack))
+        .route("/v1/racks/{rack}/secrets", get(site::rack_secrets).post(site::reseal))
         .route("/v1/hosts", get(i::hosts))
         .route("/v1/hosts/{host}", get(i::host).put(i::put_host).patch(i::patch_host).delete(i::delete_host))
         .route("/v1/hosts/{host}/history", get(observe::history))
 }
 
 fn power_routes() -> Router<Api> {
-    use power as p;
+    use {operations as o, power as p};
     Router::new()
         .route("/v1/hosts/{host}/oobm/enable", post(p::enable_host))
         .route("/v1/hosts/{host}/oobm/disable", post(p::disable_host))
@@ -133,8 +138,13 @@ fn power_routes() -> Router<Api> {
         .route("/v1/zones/{zone}/oobm/enable", post(p::enable_zone))
         .route("/v1/zones/{zone}/oobm/disable", post(p::disable_zone))
         .route("/v1/hosts/{host}/power", post(p::power))
-        .route("/v1/operations", get(p::operations))
-        .route("/v1/operations/{operation}", get(p::operation).delete(p::cancel))
+        .route("/v1/hosts/{host}/identify", post(p::identify))
+        .route("/v1/hosts/{host}/bootdev", post(p::bootdev))
+        .route("/v1/hosts/{host}/bmc/test", post(p::test))
+        .route("/v1/hosts/{host}/bmc/change-password", post(p::change_password))
+        .route("/v1/hosts/{host}/bmc/resolve-password", post(p::resolve_password))
+        .route("/v1/operations", get(o::operations).post(o::operate))
+        .route("/v1/operations/{operation}", get(o::operation).delete(o::cancel))
 }
 
 async fn no_route(request: Request) -> ApiError {

@@ -5,8 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use picket_common::alert::AlertState;
-use picket_common::api::{Agent, Alert, DriverInfo, HistoryEntry, Page, Summary};
-use picket_common::driver::DRIVERS;
+use picket_common::api::{Agent, Alert, HistoryEntry, Page, Summary};
 use picket_common::id::{AgentId, HostId};
 
 use super::extract::{self, Id, Params, page_token};
@@ -45,11 +44,6 @@ pub(super) async fn alert(State(api): State<Api>, Who(who): Who, Id(id): Id<Stri
 
 pub(super) async fn summary(State(api): State<Api>, Who(who): Who) -> Shown<Summary> {
     Shown(json::summary(&api.view(&who)))
-}
-
-pub(super) async fn drivers(_: Who) -> Shown<Page<DriverInfo>> {
-    let items = DRIVERS.map(|driver| DriverInfo { name: driver.name.into(), summary: driver.summary.into() }).into();
-    Shown(Page { items, next_page_token: None })
 }
 
 /// `GET /v1/hosts/{h}/history`: newest first.

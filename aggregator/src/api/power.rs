@@ -1,24 +1,25 @@
-//! Gates of enablement, power operations, and what became of them.
+//! Gates of enablement, and operations of one host: power, identify LED, boot device, test, password.
 
-use std::ops::Bound;
 use std::time::Duration;
 
 use axum::Json as Shown;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use picket_common::api::{DryRun, Enablement, Host, Operation, Page, PowerRequest};
-use picket_common::command::Refusal;
+use picket_common::api::{
+    BootdevRequest, ChangePasswordRequest, Enablement, IdentifyRequest, PowerRequest, ResolvePasswordRequest, TestRequest,
+};
+use picket_common::command::{self, MAX_IDENTIFY_SECONDS, Persistence};
 use picket_common::id::{ClusterId, HostId, OperationId, ZoneId};
-use picket_common::power::{PowerOperation, PowerState};
 
-use super::extract::{Id, Json, Params, page_token};
+use super::extract::{Id, Json};
 use super::inventory::host_of;
+use super::operations::{Accepted, accepted, check_reason, check_timeout, would};
 use super::problem::ApiError;
 use super::who::{Caller, Who};
-use super::{Api, not_found, uuid_now};
+use super::{Api, not_found, seal, uuid_now};
 use crate::fleet::request::Gate;
-use crate::fleet::{Answer, Request, json};
+use crate::fleet::{Answer, Request};
 
 type Answered<T> = Result<Shown<T>, ApiError>;
 
@@ -56,11 +57,42 @@ pub(super) async fn disable_zone(State(api): State<Api>, Who(who): Who, Id(id): 
     set_gate(&api, &who, Gate::Zone(id), false).await
 }
 
-/// Longest time an operation may take, in seconds.
-const MAX_TIMEOUT: u64 = 3600;
+/// An operation of one host, whatever it is.
+struct Asked {
+    host: HostId,
+    operation: command::Action,
+    timeout: Option<u64>,
+    reason: Option<String>,
+    on_if_off: bool,
+}
 
-/// Longest reason, in characters.
-const MAX_REASON: usize = 500;
+impl Asked {
+    fn new(host: HostId, operation: command::Action, timeout: Option<u64>, reason: Option<String>) -> Self {
+        Self { host, operation, timeout, reason, on_if_off: false }
+    }
+
+    fn request(self) -> Result<(OperationId, Request), ApiError> {
+        let Self { host, operation, timeout, reason, on_if_off } = self;
+        check_timeout(timeout)?;
+        check_reason(reason.as_deref())?;
+        let id = OperationId(uuid_now());
+        Ok((id, Request::Power { id, host, operation, timeout, reason, on_if_off }))
+    }
+}
+
+async fn order(api: &Api, who: &Caller, headers: &HeaderMap, asked: Asked) -> Result<Response, ApiError> {
+    let (id, request) = asked.request()?;
+    let answer = api.change(who, request).await?;
+    Ok(accepted(api, who, Accepted { id: operation_of(&answer, id), headers, generated: None }).await)
+}
+
+/// The operation that a request made, or had made before.
+const fn operation_of(answer: &Answer, asked: OperationId) -> OperationId {
+    match answer {
+        Answer::Accepted(id) => *id,
+        Answer::Done { .. } | Answer::Joined { .. } | Answer::Resealed { .. } => asked,
+    }
+}
 
 pub(super) async fn power(
     State(api): State<Api>,
@@ -69,121 +101,101 @@ pub(super) async fn power(
     headers: HeaderMap,
     Json(body): Json<PowerRequest>,
 ) -> Result<Response, ApiError> {
-    check(&body)?;
     let PowerRequest { operation, timeout, reason, dry_run, on_if_off } = body;
+    let asked = Asked { on_if_off, ..Asked::new(host.clone(), operation.into(), timeout, reason) };
+    if !dry_run {
+        return order(&api, &who, &headers, asked).await;
+    }
+    let (_, request) = asked.request()?;
+    api.authorise(&who, &request)?;
+    let view = api.view(&who);
+    let row = view.hosts.get(&host).ok_or_else(|| not_found("host", &host))?;
+    Ok(Shown(would(&view, row, operation.into(), on_if_off)).into_response())
+}
+
+/// How long the LED is lit when nobody says: IPMI's own default (IPMI 2.0 §28.5).
+const IDENTIFY_SECONDS: u16 = 15;
+
+/// Seconds that an identify LED can be lit.
+pub(super) fn identify_seconds(seconds: Option<u16>) -> Result<u16, ApiError> {
+    match seconds.unwrap_or(IDENTIFY_SECONDS) {
+        seconds @ 0..=MAX_IDENTIFY_SECONDS => Ok(seconds),
+        _ => Err(ApiError::invalid("seconds", format!("use 0 to {MAX_IDENTIFY_SECONDS}"))),
+    }
+}
+
+pub(super) async fn identify(
+    State(api): State<Api>,
+    Who(who): Who,
+    Id(host): Id<HostId>,
+    headers: HeaderMap,
+    Json(body): Json<IdentifyRequest>,
+) -> Result<Response, ApiError> {
+    let operation = command::Action::Identify { seconds: identify_seconds(body.seconds)? };
+    order(&api, &who, &headers, Asked::new(host, operation, body.timeout, body.reason)).await
+}
+
+pub(super) async fn bootdev(
+    State(api): State<Api>,
+    Who(who): Who,
+    Id(host): Id<HostId>,
+    headers: HeaderMap,
+    Json(body): Json<BootdevRequest>,
+) -> Result<Response, ApiError> {
+    let BootdevRequest { device, persistence, timeout, reason } = body;
+    let operation = command::Action::Bootdev { device, persistence: persistence.unwrap_or(Persistence::Once) };
+    order(&api, &who, &headers, Asked::new(host, operation, timeout, reason)).await
+}
+
+pub(super) async fn test(
+    State(api): State<Api>,
+    Who(who): Who,
+    Id(host): Id<HostId>,
+    headers: HeaderMap,
+    Json(body): Json<TestRequest>,
+) -> Result<Response, ApiError> {
+    order(&api, &who, &headers, Asked::new(host, command::Action::Test, body.timeout, body.reason)).await
+}
+
+pub(super) async fn change_password(
+    State(api): State<Api>,
+    Who(who): Who,
+    Id(host): Id<HostId>,
+    headers: HeaderMap,
+    Json(body): Json<ChangePasswordRequest>,
+) -> Result<Response, ApiError> {
+    check_timeout(body.timeout)?;
+    check_reason(body.reason.as_deref())?;
+    if body.return_generated && body.password.is_some() {
+        return Err(ApiError::invalid("return_generated", "there is nothing generated when a password is given"));
+    }
+    let (password, generated) = seal::new_password(&api.view(&who), &api.recovery, &host, &body)?;
     let id = OperationId(uuid_now());
-    let request = Request::Power { id, host: host.clone(), operation: operation.into(), timeout, reason, on_if_off };
-    if dry_run {
-        api.authorise(&who, &request)?;
-        let found = host_of(&api.view(&who), &host).ok_or_else(|| not_found("host", &host))?;
-        return Ok(Shown(would(&found.shown, operation, on_if_off)).into_response());
-    }
-    let id = match api.change(&who, request).await? {
-        Answer::Accepted(id) => id,
-        Answer::Done { .. } | Answer::Joined { .. } => id,
-    };
-    let wait = preferred_wait(&headers);
-    let operation = followed(&api, id, wait.unwrap_or_default()).await;
-    let done = wait.is_some() && operation.as_ref().is_some_and(|operation| operation.done);
-    let status = if done { StatusCode::OK } else { StatusCode::ACCEPTED };
-    let mut response = (status, Shown(operation)).into_response();
-    let headers = response.headers_mut();
-    if let Ok(location) = HeaderValue::from_str(&format!("/v1/operations/{id}")) {
-        headers.insert(header::LOCATION, location);
-    }
-    if wait.is_some() {
-        headers.insert("preference-applied", HeaderValue::from_static("wait"));
-    }
-    if !done {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-    }
-    Ok(response)
+    let request = Request::ChangePassword { id, host, password, timeout: body.timeout, reason: body.reason };
+    let answer = api.change(&who, request).await?;
+    Ok(accepted(&api, &who, Accepted { id: operation_of(&answer, id), headers: &headers, generated }).await)
 }
 
-fn check(body: &PowerRequest) -> Result<(), ApiError> {
-    if body.timeout.is_some_and(|seconds| !(1..=MAX_TIMEOUT).contains(&seconds)) {
-        return Err(ApiError::invalid("timeout", format!("use 1 to {MAX_TIMEOUT} seconds")));
-    }
-    match &body.reason {
-        Some(reason) if reason.chars().count() > MAX_REASON => {
-            Err(ApiError::invalid("reason", format!("is longer than {MAX_REASON} characters")))
-        }
-        Some(reason) if reason.chars().any(char::is_control) => Err(ApiError::invalid("reason", "holds control characters")),
-        _ => Ok(()),
-    }
-}
-
-/// What an operation would meet here, without the agent's part.
-fn would(host: &Host, operation: PowerOperation, on_if_off: bool) -> DryRun {
-    let needs_on = matches!(operation, PowerOperation::Cycle | PowerOperation::Reset) && !on_if_off;
-    let is_off = (needs_on && host.power == PowerState::Off).then(|| Refusal::HostIsOff.code().to_owned());
-    let refusal = host.refusal.clone().or(is_off);
-    let detail = match &refusal {
-        Some(code) => match Refusal::ALL.into_iter().find(|refusal| refusal.code() == code) {
-            Some(refusal) => format!("would be refused: {refusal}"),
-            None => format!("would be refused: {code}"),
-        },
-        None => match (operation, host.power) {
-            (PowerOperation::On, PowerState::On) | (PowerOperation::Off, PowerState::Off) => "is there already".to_owned(),
-            (operation, _) => format!("would be sent to the agent: {operation}"),
-        },
-    };
-    DryRun { host: host.id.clone(), operation, power: host.power, maintenance: host.maintenance, refusal, detail }
+/// Says by hand how a password change ended that was never resolved.
+pub(super) async fn resolve_password(
+    State(api): State<Api>,
+    Who(who): Who,
+    Id(host): Id<HostId>,
+    Json(body): Json<ResolvePasswordRequest>,
+) -> Result<Response, ApiError> {
+    api.change(&who, Request::ResolvePassword { host: host.clone(), in_force: body.in_force }).await?;
+    host_of(&api.view(&who), &host).map(IntoResponse::into_response).ok_or_else(|| not_found("host", &host))
 }
 
 /// Longest wait for an operation in one request, in seconds.
 const MAX_WAIT: u64 = 60;
 
 /// `Prefer: wait=N` (RFC 7240 §4.3); what cannot be read is no preference, as the RFC wants it.
-fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
     let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
     let mut preferences = values.flat_map(|value| value.split([',', ';'])).map(str::trim);
     let seconds: u64 = preferences.find_map(|preference| preference.strip_prefix("wait="))?.trim_matches('"').parse().ok()?;
     Some(Duration::from_secs(seconds.min(MAX_WAIT)))
-}
-
-/// How often a waiting request looks at the view: a look costs less than a microsecond.
-const LOOK: Duration = Duration::from_millis(25);
-
-/// The operation once it is done, or as it is when `wait` is over.
-async fn followed(api: &Api, id: OperationId, wait: Duration) -> Option<Operation> {
-    // Its asker ordered it, so all of it is the asker's to see.
-    let look = || api.context.view.load().operations.get(&id).map(|row| json::operation_json(row));
-    let done = async {
-        let mut ticks = tokio::time::interval(LOOK);
-        loop {
-            ticks.tick().await;
-            if let Some(operation) = look().filter(|operation| operation.done) {
-                return operation;
-            }
-        }
-    };
-    match tokio::time::timeout(wait, done).await {
-        Ok(operation) => Some(operation),
-        Err(_) => look(),
-    }
-}
-
-/// `GET /v1/operations`: newest first.
-pub(super) async fn operations(State(api): State<Api>, Who(who): Who, params: Params) -> Answered<Page<Operation>> {
-    let page = params.only(&["limit", "page_token"])?.page::<OperationId>()?;
-    let view = api.view(&who);
-    let end = page.after.map_or(Bound::Unbounded, Bound::Excluded);
-    let mut rows = view.operations.range((Bound::Unbounded, end)).rev();
-    let items: Vec<_> = rows.by_ref().take(page.limit).map(|(_, row)| json::operation_json(row)).collect();
-    let next_page_token = items.last().filter(|_| rows.next().is_some()).map(|last: &Operation| page_token(&last.id));
-    Ok(Shown(Page { items, next_page_token }))
-}
-
-pub(super) async fn operation(State(api): State<Api>, Who(who): Who, Id(id): Id<OperationId>) -> Answered<Operation> {
-    let found = api.view(&who).operations.get(&id).map(|row| json::operation_json(row));
-    found.map(Shown).ok_or_else(|| not_found("operation", &id))
-}
-
-pub(super) async fn cancel(State(api): State<Api>, Who(who): Who, Id(id): Id<OperationId>) -> Answered<Operation> {
-    api.change(&who, Request::CancelOperation(id)).await?;
-    let found = api.view(&who).operations.get(&id).map(|row| json::operation_json(row));
-    found.map(Shown).ok_or_else(|| not_found("operation", &id))
 }
 
 #[cfg(test)]

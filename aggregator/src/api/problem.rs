@@ -169,6 +169,12 @@ fn rejection_kind(rejection: &Rejection) -> Kind {
             "Password needed again",
             Some("send bmc.password with the change: it is sealed for one host, address and user"),
         ),
+        Rejection::PasswordChanging { .. } => retryable(kind(
+            StatusCode::CONFLICT,
+            "password-changing",
+            "Password is being changed",
+            Some("wait for that operation; if it is over and was never resolved, say which password is in force"),
+        )),
         Rejection::Refused(refusal) => refusal_kind(*refusal),
         Rejection::PreconditionRequired(_) => kind(
             StatusCode::PRECONDITION_REQUIRED,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::StreamExt;
-use picket_common::api::{CloudEvent, EventData, EventWhat, HistoryEntry, Problem, Role, Scope};
+use picket_common::api::{CloudEvent, EventData, EventWhat, Field, HistoryEntry, Problem, Role, Scope};
 use picket_common::command::Action;
 use picket_common::command::{OperationState, Outcome, Refusal};
 use picket_common::id::HostId;
@@ -23,7 +23,10 @@ mod roles;
 
 use super::*;
 use crate::context::{Asker, EventBus, Health, History, HistoryError, HistorySource, Published};
-use crate::fleet::view::{AgentRow, ApiTokenRow, BmcRow, ClusterRow, HostRow, OperationHostRow, OperationRow, RackRow, ZoneRow};
+use crate::fleet::view::{
+    AgentRow, ApiTokenRow, BmcRow, ClusterRow, DefaultsRow, HostRow, Operation, OperationRow, PartRow, RackRow, SealedPassword,
+    ZoneRow,
+};
 use crate::fleet::{Event, Rejection, Request as Asked};
 
 const TOKEN: &str = "pkt_admin";
@@ -63,10 +66,10 @@ fn token(text: &str, role: Role, expires_at: Option<jiff::Timestamp>) -> ApiToke
 
 fn host_row(id: &str, cluster: &str, rack: &str) -> Arc<HostRow> {
     let bmc = BmcRow {
-        driver: "ipmi".into(),
+        driver: Some("ipmi".into()),
         address: "10.0.0.1".into(),
         port: None,
-        username: "admin".into(),
+        username: Some("admin".into()),
         password: None,
         options: Default::default(),
         revision: 1,
@@ -81,6 +84,7 @@ fn host_row(id: &str, cluster: &str, rack: &str) -> Arc<HostRow> {
         bmc: Some(bmc),
         maintenance: false,
         poll_interval: None,
+        action_timeout: None,
         labels: Default::default(),
     })
 }
@@ -101,7 +105,8 @@ fn small_view(agent_key: SealingKey) -> View {
     let (zone, agent): (picket_common::id::ZoneId, picket_common::id::AgentId) = ("z1".parse().unwrap(), "r1".parse().unwrap());
     view.zones.insert(zone.clone(), Arc::new(ZoneRow { id: zone.clone(), oobm: None }));
     for id in ["c1", "c2"] {
-        let row = ClusterRow { id: id.parse().unwrap(), zone: zone.clone(), oobm: None, poll_interval: None, action_timeout: None };
+        let (zone, bmc) = (zone.clone(), DefaultsRow::default());
+        let row = ClusterRow { id: id.parse().unwrap(), zone, oobm: None, poll_interval: None, action_timeout: None, bmc };
         view.clusters.insert(row.id.clone(), Arc::new(row));
     }
     for (id, agent) in [("r1", Some(agent.clone())), ("r2", None)] {
@@ -356,7 +361,7 @@ async fn passwords_are_sealed_at_once_and_never_seen() {
     let mut seen = rig.send(Method::PUT, "/v1/hosts/h1", body.to_string()).await.text().await.unwrap();
     let (_, Asked::PutHost(host, spec)) = rig.last_asked() else { panic!("not a host") };
     assert!(!format!("{spec:?}").contains(CANARY));
-    let sealed = spec.bmc.unwrap().password.unwrap();
+    let sealed = password_of(spec.bmc.unwrap());
     let belongs = Belongs::Host { host: &host, address: "10.0.0.9", username: "root" };
     assert_eq!(open(&rig.agent, belongs, &sealed.agent).unwrap().expose(), CANARY);
     assert_eq!(open(&rig.recovery, belongs, &sealed.recovery).unwrap().expose(), CANARY);
@@ -366,7 +371,8 @@ async fn passwords_are_sealed_at_once_and_never_seen() {
     seen += &rig.send(Method::PATCH, "/v1/hosts/h1", body.to_string()).await.text().await.unwrap();
     let (_, Asked::PatchHost(host, change)) = rig.last_asked() else { panic!("not a change") };
     let belongs = Belongs::Host { host: &host, address: "10.0.0.7", username: "admin" };
-    let sealed = change.bmc.unwrap().password.unwrap();
+    let Field::Set(change) = change.bmc else { panic!("no BMC") };
+    let sealed = password_of(change);
     assert_eq!(open(&rig.agent, belongs, &sealed.agent).unwrap().expose(), CANARY);
 
     // In every wrong place it is not repeated.
@@ -397,6 +403,13 @@ async fn passwords_are_sealed_at_once_and_never_seen() {
     assert!(seen.contains("bmc.password") && !seen.contains(CANARY), "{seen}");
     let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
     assert!(log.contains("request refused") && log.contains("store") && !log.contains(CANARY), "{log}");
+}
+
+fn password_of(change: crate::fleet::request::BmcChange) -> SealedPassword {
+    match change.password {
+        Field::Set(given) => given.password,
+        other => panic!("no password: {other:?}"),
+    }
 }
 
 #[derive(Clone, Default)]
@@ -450,9 +463,9 @@ async fn imports_answer_line_by_line() {
     assert_eq!(rig.asked.lock().unwrap().len(), 2);
 }
 
-fn operation_row(id: picket_common::id::OperationId, done: bool) -> OperationRow {
+fn operation_row(id: picket_common::id::OperationId, host: &str, done: bool) -> Operation {
     let at = jiff::Timestamp::UNIX_EPOCH;
-    OperationRow {
+    let row = OperationRow {
         id,
         operation: Action::Off,
         on_if_off: false,
@@ -460,24 +473,30 @@ fn operation_row(id: picket_common::id::OperationId, done: bool) -> OperationRow
         reason: None,
         accepted_at: at,
         deadline: at,
-        hosts: vec![OperationHostRow {
-            host: "h1".parse().unwrap(),
-            state: if done { OperationState::Done } else { OperationState::Sent },
-            outcome: done.then_some(Outcome::Changed),
-            cancelling: false,
-            sent_at: Some(at),
-            sent_enablement: None,
-            admitted_at: None,
-            done_at: done.then_some(at),
-        }],
-    }
+        stagger_ms: 0,
+    };
+    let part = PartRow {
+        operation: id,
+        host: host.parse().unwrap(),
+        state: if done { OperationState::Done } else { OperationState::Sent },
+        outcome: done.then_some(Outcome::Changed),
+        cancelling: false,
+        maintenance: false,
+        starts_at: at,
+        deadline: at,
+        sent_at: Some(at),
+        sent_enablement: None,
+        admitted_at: None,
+        done_at: done.then_some(at),
+    };
+    Operation::new(row, [part])
 }
 
 #[tokio::test]
 async fn power_is_accepted_followed_and_cancelled() {
     let rig = Rig::new().await;
     let id = picket_common::id::OperationId(uuid_now());
-    rig.change_view(|view| drop(view.operations.insert(id, Arc::new(operation_row(id, false)))));
+    rig.change_view(|view| drop(view.operations.insert(id, Arc::new(operation_row(id, "h1", false)))));
     rig.will_answer(Ok(Answer::Accepted(id)));
     let response = rig.send(Method::POST, "/v1/hosts/h1/power", r#"{"operation":"off","reason":"test"}"#).await;
     assert_eq!((response.status().as_u16(), response.headers()["retry-after"].to_str().unwrap()), (202, "1"));
@@ -491,7 +510,7 @@ async fn power_is_accepted_followed_and_cancelled() {
     while rig.asked.lock().unwrap().len() < 2 {
         tokio::task::yield_now().await;
     }
-    rig.change_view(|view| drop(view.operations.insert(id, Arc::new(operation_row(id, true)))));
+    rig.change_view(|view| drop(view.operations.insert(id, Arc::new(operation_row(id, "h1", true)))));
     let response = tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap().unwrap();
     assert_eq!(response.status(), 200);
     assert_eq!(response.json::<Value>().await.unwrap()["hosts"][0]["result"], "changed");

@@ -13,7 +13,7 @@ use picket_common::api::{Alert, EventData, Role, Scope};
 use picket_common::id::{AgentId, ClusterId, HostId, RackId, ZoneId};
 
 use crate::fleet::classify::{Class, Right, Target, classify};
-use crate::fleet::view::{ApiTokenRow, HostRow, OperationRow, token_id};
+use crate::fleet::view::{ApiTokenRow, HostRow, Operation, PartRow, token_id};
 use crate::fleet::{Request, View};
 
 /// Who asks, as its token says.
@@ -36,6 +36,8 @@ pub struct Principal {
 pub enum Action<'a> {
     /// Something that is no change of the fleet, of the whole site.
     Site(Right),
+    /// Something that is no change of the fleet, of a part of it.
+    At(Right, Target<'a>),
     /// Change the fleet.
     Change(&'a Request),
 }
@@ -136,6 +138,7 @@ pub fn principal(view: &View, token_sha256: &str, wall: Timestamp) -> Result<Pri
 pub fn authorise(view: &View, principal: &Principal, action: Action<'_>) -> Result<(), Denied> {
     let (right, target) = match action {
         Action::Site(right) => (right, Target::Site),
+        Action::At(right, target) => (right, target),
         Action::Change(request) => {
             let Class { right, target, deed: _ } = classify(request);
             (right, target)
@@ -147,7 +150,7 @@ pub fn authorise(view: &View, principal: &Principal, action: Action<'_>) -> Resu
     let reach = Reach { view, scope: &principal.scope };
     match action {
         Action::Change(Request::AddApiToken(row)) => reach.grant(principal, row),
-        Action::Change(_) | Action::Site(_) => reach.target(&target),
+        Action::Change(_) | Action::Site(_) | Action::At(..) => reach.target(&target),
     }
 }
 
@@ -205,8 +208,12 @@ impl Reach<'_> {
                 None if cluster.is_none() => hidden("host", id),
                 None => self.place(*cluster, *rack),
             },
+            Target::Hosts(ids) => match ids.iter().find(|id| !self.has_host(id)) {
+                Some(id) => hidden("host", id),
+                None => Ok(()),
+            },
             Target::Operation(id) => match self.view.operations.get(*id) {
-                Some(row) => self.operation(row),
+                Some(operation) => self.operation(operation),
                 None => hidden("operation", id),
             },
             Target::Token(id) => match self.view.api_token(id) {
@@ -245,12 +252,11 @@ impl Reach<'_> {
     }
 
     /// An operation is in a scope with all its hosts; with some of them it is seen, but not the token's to take back.
-    fn operation(&self, row: &OperationRow) -> Result<(), Denied> {
-        let reached = |part: &&_| self.has_host(part);
-        let count = row.hosts.iter().map(|part| &part.host).filter(reached).count();
+    fn operation(&self, operation: &Operation) -> Result<(), Denied> {
+        let count = operation.parts.keys().filter(|host| self.has_host(host)).count();
         match count {
-            0 => Err(Denied::Hidden { kind: "operation", id: row.id.to_string() }),
-            count if count < row.hosts.len() => Err(Denied::Scope("all hosts of the operation".into())),
+            0 => Err(Denied::Hidden { kind: "operation", id: operation.row.id.to_string() }),
+            count if count < operation.parts.len() => Err(Denied::Scope("all hosts of the operation".into())),
             _ => Ok(()),
         }
     }
@@ -322,7 +328,9 @@ pub fn visible(view: &View, scope: &Scope) -> View {
         alerts: kept(&view.alerts, |_, alert| reach.sees(&place_of(alert))),
         join_tokens: OrdMap::new(),
         api_tokens: OrdMap::new(),
-        settings: view.settings,
+        pending: kept(&view.pending, |id, _| hosts.contains_key(id)),
+        facts: kept(&view.facts, |id, _| hosts.contains_key(id)),
+        settings: view.settings.clone(),
         zones,
         clusters,
         racks,
@@ -355,12 +363,12 @@ fn hosts_in(view: &View, scope: &Scope) -> OrdSet<HostId> {
 }
 
 /// An operation with the hosts that are shown; none when none is.
-fn part_of(row: &Arc<OperationRow>, hosts: &OrdMap<HostId, Arc<HostRow>>) -> Option<Arc<OperationRow>> {
-    let seen = row.hosts.iter().filter(|part| hosts.contains_key(&part.host));
-    match seen.clone().count() {
+fn part_of(operation: &Arc<Operation>, hosts: &OrdMap<HostId, Arc<HostRow>>) -> Option<Arc<Operation>> {
+    let parts: Vec<&Arc<PartRow>> = operation.parts.values().filter(|part| hosts.contains_key(&part.host)).collect();
+    match parts.len() {
         0 => None,
-        all if all == row.hosts.len() => Some(Arc::clone(row)),
-        _ => Some(Arc::new(OperationRow { hosts: seen.cloned().collect(), ..OperationRow::clone(row) })),
+        all if all == operation.parts.len() => Some(Arc::clone(operation)),
+        _ => Some(Arc::new(Operation::new(operation.row.clone(), parts.into_iter().map(|part| PartRow::clone(part))))),
     }
 }
 

@@ -1,12 +1,12 @@
 //! The grid of roles and rights against a literal, and scopes against a small fleet of two zones.
 
-use picket_common::api::{ClusterBody, RackBody, ZoneBody};
+use picket_common::api::{RackBody, ZoneBody};
 use picket_common::id::OperationId;
 use picket_common::power::PowerOperation;
 
 use super::*;
 use crate::fleet::request::{Gate, HostChange};
-use crate::fleet::testing::{World, id, ipmi, operation, spec};
+use crate::fleet::testing::{self, World, id, ipmi, operation, spec};
 
 const ROLES: [Role; 5] = [Role::Viewer, Role::Operator, Role::Fencer, Role::Auditor, Role::Admin];
 
@@ -123,7 +123,7 @@ fn a_scope_reaches_what_is_in_it() {
     let view = fleet();
     let (zone, cluster, host) = (scope(&["z1"], &[], &[]), scope(&[], &["c1"], &[]), scope(&[], &[], &["h1"]));
     let put = |host: &str, cluster: &str, rack: &str| Request::PutHost(id(host), spec(cluster, rack, None));
-    let to_cluster = |zone: &str| ClusterBody { zone: id(zone), poll_interval: None, action_timeout: None };
+    let to_cluster = |zone: &str| testing::cluster_spec(zone);
     let power = |host: &str| Request::Power {
         id: operation(5),
         host: id(host),

@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::broker::{Broker, BrokerError, Inbound};
-use crate::config::{Config, host_port};
+use crate::config::{Config, LoadError, host_port};
 use crate::context::{Asker, Context, EventBus, Health, History};
 use crate::fleet::{Event, View};
 use crate::gate::{self, AgentKeys, Gate, GateConfig, GateError, Limits};
@@ -91,11 +91,19 @@ impl DaemonError {
     }
 }
 
-/// Runs the aggregator until SIGTERM or SIGINT.
+/// How the settings are read again, and the log's filter is changed, at SIGHUP.
+pub struct Reload {
+    /// Reads the settings.
+    pub load: Box<dyn Fn() -> Result<Config, LoadError> + Send + Sync>,
+    /// Puts a filter in force: `log` of the settings.
+    pub log: Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
+}
+
+/// Runs the aggregator until SIGTERM or SIGINT; SIGHUP reads its settings again.
 ///
 /// # Errors
 /// Any [`DaemonError`].
-pub async fn serve(config: &Config, state_dir: &Path) -> Result<(), DaemonError> {
+pub async fn serve(config: &Config, state_dir: &Path, reload: Reload) -> Result<(), DaemonError> {
     let signals = Signals::new()?;
     let authority = authority(config, state_dir)?;
     let store = Store::open(state_dir)?;
@@ -103,7 +111,7 @@ pub async fn serve(config: &Config, state_dir: &Path) -> Result<(), DaemonError>
     let running = start(config, state_dir, authority, store).await?;
     notify(&[NotifyState::Ready]);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), site = %config.site, "running");
-    running.until(signals).await
+    running.until(signals, reload, config.clone()).await
 }
 
 fn authority(config: &Config, state_dir: &Path) -> Result<Authority, DaemonError> {
@@ -122,6 +130,7 @@ fn authority(config: &Config, state_dir: &Path) -> Result<Authority, DaemonError
 struct Running {
     tasks: JoinSet<&'static str>,
     core: oneshot::Receiver<Result<(), StoreError>>,
+    events: mpsc::Sender<Event>,
     stop: watch::Sender<bool>,
     api: axum_server::Handle<std::net::SocketAddr>,
 }
@@ -144,7 +153,7 @@ async fn start(config: &Config, state_dir: &Path, authority: Authority, store: S
         stop: stopping,
         runtime: Handle::current(),
         store: store.clone(),
-        settings: config.settings,
+        settings: config.settings.clone(),
         view: Arc::clone(&view),
         asker: asker.clone(),
         health: Arc::clone(&health),
@@ -179,11 +188,11 @@ async fn start(config: &Config, state_dir: &Path, authority: Authority, store: S
             tracing::error!(%error, "API failed");
         }
     }));
-    tasks.spawn(named("ingest", listen_to_agents(heard, events)));
+    tasks.spawn(named("ingest", listen_to_agents(heard, events.clone())));
     tasks.spawn(named("the broker's probe", watchdog::probe(broker, Arc::clone(&health))));
     tasks.spawn(named("the watchdog", watchdog::feed(health)));
     addresses.write(state_dir)?;
-    Ok(Running { tasks, core: on_its_own_thread(core)?, stop, api: handle })
+    Ok(Running { tasks, core: on_its_own_thread(core)?, events, stop, api: handle })
 }
 
 /// An agent's key is the one it joined with last.
@@ -226,24 +235,59 @@ fn on_its_own_thread(core: Core) -> Result<oneshot::Receiver<Result<(), StoreErr
 
 impl Running {
     /// Waits for a signal to stop, or for a part to fail; then stops everything.
-    async fn until(mut self, mut signals: Signals) -> Result<(), DaemonError> {
-        tokio::select! {
-            name = signals.stop() => {
-                tracing::info!(signal = name, "stopping");
-                notify(&[NotifyState::Stopping]);
-                self.stop().await
-            }
-            ended = self.tasks.join_next() => Err(match ended {
-                Some(Ok(name)) => DaemonError::Ended(name),
-                Some(Err(error)) if error.is_panic() => DaemonError::Panicked("a part of the daemon"),
-                _ => DaemonError::Ended("a part of the daemon"),
-            }),
-            ended = &mut self.core => match ended {
-                Ok(Ok(())) => Err(DaemonError::Ended("the core")),
-                Ok(Err(error)) => Err(error.into()),
-                Err(_) => Err(DaemonError::Panicked("the core")),
-            },
+    async fn until(mut self, mut signals: Signals, reload: Reload, mut config: Config) -> Result<(), DaemonError> {
+        loop {
+            let ended = tokio::select! {
+                signal = signals.next() => match signal {
+                    Told::Stop(name) => {
+                        tracing::info!(signal = name, "stopping");
+                        notify(&[NotifyState::Stopping]);
+                        return self.stop().await;
+                    }
+                    Told::Reload => {
+                        self.reload(&reload, &mut config).await;
+                        continue;
+                    }
+                },
+                ended = self.tasks.join_next() => match ended {
+                    Some(Ok(name)) => DaemonError::Ended(name),
+                    Some(Err(error)) if error.is_panic() => DaemonError::Panicked("a part of the daemon"),
+                    _ => DaemonError::Ended("a part of the daemon"),
+                },
+                ended = &mut self.core => match ended {
+                    Ok(Ok(())) => DaemonError::Ended("the core"),
+                    Ok(Err(error)) => error.into(),
+                    Err(_) => DaemonError::Panicked("the core"),
+                },
+            };
+            return Err(ended);
         }
+    }
+
+    /// Puts changed settings in force. What is wrong with them is said, and the old ones hold.
+    async fn reload(&self, reload: &Reload, config: &mut Config) {
+        let new = match (reload.load)() {
+            Ok(new) => new,
+            Err(error) => {
+                return tracing::error!(error = &error as &dyn std::error::Error, "settings not reloaded, the old ones hold");
+            }
+        };
+        let fixed = [
+            ("site", new.site != config.site),
+            ("listen", new.listen != config.listen),
+            ("mqtt_listen", new.mqtt_listen != config.mqtt_listen),
+            ("advertise", new.advertise != config.advertise),
+        ];
+        for (key, _) in fixed.into_iter().filter(|(_, changed)| *changed) {
+            tracing::warn!(key, "this setting takes a restart");
+        }
+        if let Err(error) = (reload.log)(&new.log) {
+            tracing::error!(error, "log filter not changed");
+        }
+        // Only a core that has ended does not take it, and that ends the daemon.
+        drop(self.events.send(Event::Configured(new.settings.clone())).await);
+        (config.log, config.settings) = (new.log, new.settings);
+        tracing::info!("settings reloaded");
     }
 
     /// Requests under way get their answers; then the core commits what is queued, and who is connected by MQTT is told; then
@@ -265,22 +309,36 @@ impl Running {
     }
 }
 
-/// The signals that stop the daemon.
+/// What a signal tells the daemon to do.
+enum Told {
+    /// Stop; the signal's name.
+    Stop(&'static str),
+    /// Read the settings again.
+    Reload,
+}
+
+/// The signals that stop the daemon, and the one that makes it read its settings again.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     fn new() -> Result<Self, DaemonError> {
         let listen = |kind| signal(kind).map_err(DaemonError::setup("listening for signals"));
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
     }
 
-    async fn stop(&mut self) -> &'static str {
+    async fn next(&mut self) -> Told {
         tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => Told::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Told::Stop("SIGINT"),
+            _ = self.hangup.recv() => Told::Reload,
         }
     }
 }

@@ -171,6 +171,7 @@ impl Fleet {
         let caught_up = self.acked(agent) >= next.saturating_sub(1);
         self.edit_presence(agent, |presence| presence.caught_up = caught_up);
         self.restale_all(agent);
+        self.tell_settings(agent);
         self.redispatch(agent, now);
     }
 

@@ -3,17 +3,21 @@
 use std::time::Duration;
 
 use picket_common::clock::Now;
+use picket_common::command::Refusal;
 use picket_common::id::{AgentId, HostId};
 use picket_common::wire::Generation;
 use picket_common::wire::assign::{Assign, BmcAssignment, Delta, HostAssignment, MAX_HOSTS_PER_PART, Part};
 use picket_common::wire::codec::MAX_FRAME_LEN;
 
 use super::draft::Touched;
-use super::view::{AgentRow, BmcRow, HostRow, View};
-use super::{Effect, Fleet, Told, refusal};
+use super::view::{AgentRow, HostRow, View};
+use super::{Effect, Fleet, Told, effective, refusal};
 
 /// Room for hosts in one part: the frame without its header, key id, signature, and the part's own fields.
 const ROOM: usize = MAX_FRAME_LEN - 256;
+
+/// Most options the wire takes.
+const MAX_OPTIONS: usize = 32;
 
 /// A host as its agent needs to know it.
 pub(super) fn host_assignment(view: &View, host: &HostRow) -> HostAssignment {
@@ -23,34 +27,50 @@ pub(super) fn host_assignment(view: &View, host: &HostRow) -> HostAssignment {
         cluster: host.cluster.clone(),
         enablement: host.enablement,
         refusal: refusal(view, host),
-        bmc: host.bmc.as_ref().map(|bmc| bmc_assignment(view, host, bmc)),
+        bmc: bmc_assignment(view, host),
         poll_interval_ms: poll_interval_ms(view, host),
     }
 }
 
-fn bmc_assignment(view: &View, host: &HostRow, bmc: &BmcRow) -> BmcAssignment {
-    let key = view.agent_of(host).map(|agent| agent.sealing_key);
-    let password = bmc.password.as_ref().filter(|password| Some(password.agent_key) == key);
-    BmcAssignment {
-        driver: bmc.driver.clone(),
-        address: bmc.address.clone(),
-        port: bmc.port,
-        username: bmc.username.clone(),
-        password: password.map(|password| password.agent.clone()),
-        options: bmc.options.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
-        revision: bmc.revision,
-    }
+/// What settings decide of what an agent is told of a host; the revision counts its changes, so it is not among it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Assigned {
+    pub(super) bmc: Option<BmcAssignment>,
+    pub(super) refusal: Option<Refusal>,
+    poll_interval_ms: u32,
 }
 
-/// The poll interval in force for a host, in seconds.
-pub(super) fn poll_interval(view: &View, host: &HostRow) -> u64 {
-    let cluster = || view.clusters.get(&host.cluster).and_then(|cluster| cluster.poll_interval);
-    host.poll_interval.or_else(cluster).unwrap_or(view.settings.sync_interval)
+/// See [`Assigned`].
+pub(super) fn assigned(view: &View, host: &HostRow) -> Assigned {
+    let bmc = bmc_assignment(view, host).map(|bmc| BmcAssignment { revision: 0, ..bmc });
+    Assigned { bmc, refusal: refusal(view, host), poll_interval_ms: poll_interval_ms(view, host) }
+}
+
+/// The BMC's settings in force, with the password as the agent in charge can open it; absent while they are not complete.
+fn bmc_assignment(view: &View, host: &HostRow) -> Option<BmcAssignment> {
+    let bmc = effective::bmc(view, host).filter(effective::Bmc::is_complete)?;
+    let password = bmc.password.zip(view.agent_of(host));
+    let password = password.and_then(|(password, agent)| password.value.copy_for(&agent.sealing_key));
+    let mut options: Vec<_> = effective::options(view, host).into_iter().collect();
+    if options.len() > MAX_OPTIONS {
+        // Only where a host was made with more than it may have now: its own go first.
+        options.sort_by_key(|(_, value)| value.from);
+        options.truncate(MAX_OPTIONS);
+    }
+    Some(BmcAssignment {
+        driver: bmc.driver.value.to_owned(),
+        address: bmc.address.to_owned(),
+        port: bmc.port.value,
+        username: bmc.username.value.to_owned(),
+        password: password.cloned(),
+        options: options.into_iter().map(|(key, option)| (key, option.value)).collect(),
+        revision: host.bmc.as_ref().map_or(0, |own| own.revision),
+    })
 }
 
 fn poll_interval_ms(view: &View, host: &HostRow) -> u32 {
     // The wire takes 1 s to 1 h; settings of the aggregator's file are brought into that.
-    u32::try_from(poll_interval(view, host).clamp(1, 3600) * 1000).unwrap_or(u32::MAX)
+    u32::try_from(effective::poll_interval(view, host).value.clamp(1, 3600) * 1000).unwrap_or(u32::MAX)
 }
 
 /// An upper bound of a host's length in postcard: texts take their length and up to 2 bytes for it, numbers up to 10.
@@ -144,7 +164,6 @@ impl Fleet {
 
 #[cfg(test)]
 mod tests {
-    use picket_common::command::Refusal;
     use picket_common::seal::Sealed;
     use picket_common::wire::codec::{SigningKey, sign};
     use proptest::prelude::*;

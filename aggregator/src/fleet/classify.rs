@@ -45,6 +45,8 @@ pub enum Target<'a> {
     Rack(&'a RackId, Option<&'a ZoneId>),
     /// A host, and the cluster and rack it is put into.
     Host(&'a HostId, Option<&'a ClusterId>, Option<&'a RackId>),
+    /// These hosts, as they are.
+    Hosts(&'a [HostId]),
     /// All hosts of an operation.
     Operation(&'a OperationId),
     /// A token, by its id.
@@ -59,6 +61,7 @@ impl fmt::Display for Target<'_> {
             Self::Cluster(id, _) => write!(f, "cluster/{id}"),
             Self::Rack(id, _) => write!(f, "rack/{id}"),
             Self::Host(id, ..) => write!(f, "host/{id}"),
+            Self::Hosts(ids) => write!(f, "{} hosts", ids.len()),
             Self::Operation(id) => write!(f, "operation/{id}"),
             Self::Token(id) => write!(f, "token/{id}"),
         }
@@ -97,6 +100,7 @@ pub fn classify(request: &Request) -> Class<'_> {
         Request::PutZone(id, _) => row(Right::Configure, Target::Zone(id), Deed::Put),
         Request::DeleteZone(id) => row(Right::Configure, Target::Zone(id), Deed::Change),
         Request::PutCluster(id, body) => row(Right::Configure, Target::Cluster(id, Some(&body.zone)), Deed::Put),
+        Request::PatchCluster(id, change) => row(Right::Configure, Target::Cluster(id, change.zone.as_ref()), Deed::Change),
         Request::DeleteCluster(id) => row(Right::Configure, Target::Cluster(id, None), Deed::Change),
         Request::PutRack(id, body) => row(Right::Configure, Target::Rack(id, Some(&body.zone)), Deed::Put),
         Request::DeleteRack(id) => row(Right::Configure, Target::Rack(id, None), Deed::Change),
@@ -107,6 +111,11 @@ pub fn classify(request: &Request) -> Class<'_> {
         Request::DeleteHost(id) => row(Right::Configure, Target::Host(id, None, None), Deed::Change),
         Request::SetOobm(gate, _) => row(Right::Configure, of_gate(gate), Deed::Act),
         Request::Power { host, .. } => row(Right::Operate, Target::Host(host, None, None), Deed::ActOnce),
+        Request::Operate(bulk) => row(Right::Operate, Target::Hosts(&bulk.hosts), Deed::ActOnce),
+        Request::ChangePassword { host, .. } => row(Right::Configure, Target::Host(host, None, None), Deed::ActOnce),
+        Request::ResolvePassword { host, .. } => row(Right::Configure, Target::Host(host, None, None), Deed::Act),
+        Request::Reseal(rack, ..) => row(Right::Configure, Target::Rack(rack, None), Deed::Act),
+        Request::PatchSettings(_) => row(Right::Configure, Target::Site, Deed::Act),
         Request::CancelOperation(id) => row(Right::Operate, Target::Operation(id), Deed::Act),
         Request::AddJoinToken(_) => row(Right::Enrol, Target::Site, Deed::ActOnce),
         Request::Join { .. } => row(Right::Join, Target::Site, Deed::Act),

@@ -1,11 +1,16 @@
-//! Power operations: accepted durably, sent when the agent can hear, ended exactly once.
+//! Operations on one host or thousands: accepted durably, sent when their time has come and the agent can hear, ended exactly once
+//! per host.
 //!
 //! ```text
 //! accepted ──▶ sent ──▶ admitted ──▶ done      accepted past the deadline: expired
 //!     │          │          │          ▲       sent or admitted, a minute past it: unknown, until a late result says more
 //!     └──────────┴──────────┴──────────┘       taken back, or its gate closed, before it was sent: cancelled, refused
 //! ```
+//!
+//! Each host's part stands for itself: its start (staggered ones begin one after the other), its deadline, reckoned from its own
+//! start, its result. What happens to one costs the same with ten thousand others beside it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,123 +24,219 @@ use picket_common::wire::report::{OperationReport, Progress};
 
 use super::enablement::standing_refusal;
 use super::events::Kind;
-use super::request::{Answer, Rejection};
-use super::view::{HostRow, OperationHostRow, OperationRow, RowKey};
-use super::{Fleet, Record, Timer, json};
+use super::request::{Answer, Bulk, Rejection};
+use super::settings::not_found;
+use super::view::{HostRow, Operation, OperationRow, PartRow, RowKey};
+use super::{Fleet, Record, Timer, effective, json};
 
+/// Most hosts of one operation.
+pub const MAX_HOSTS: usize = 10_000;
+/// Longest time from the first start of an operation to the last.
+pub const MAX_SPREAD: Duration = Duration::from_secs(24 * 3600);
 /// Operations of one host that are not done; more would only wait for the same BMC.
 const MAX_OPEN: usize = 16;
 /// How long after its deadline a sent operation may still bring a result.
 const GRACE: Duration = Duration::from_secs(60);
-/// How long, and how many, ended operations are kept.
+/// How long, and how many, ended operations are kept, and how many parts of such.
 const KEEP_FOR: Duration = Duration::from_secs(24 * 3600);
 const KEEP: usize = 10_000;
+const KEEP_PARTS: usize = 200_000;
 /// How often what is too old is looked for.
 const PURGE_EVERY: Duration = Duration::from_secs(600);
 const MAX_REASON: usize = 1024;
+/// Unknown hosts named in a refusal.
+const MAX_NAMED: usize = 10;
 const NO_RESULT: &str = "no result from the agent";
 /// Begins as [`NO_RESULT`]: a late result still says more.
 const OVERTAKEN: &str = "no result from the agent: the host was moved, taken over or disabled meanwhile";
 
-/// An order for a power operation.
+/// An order for an operation, whatever its hosts.
 #[derive(Debug)]
 pub(super) struct Order {
     pub(super) id: OperationId,
-    pub(super) host: HostId,
     pub(super) operation: Action,
     pub(super) timeout: Option<u64>,
     pub(super) reason: Option<String>,
     pub(super) on_if_off: bool,
+    pub(super) stagger: Duration,
 }
 
-fn is_open(row: &OperationRow) -> bool {
-    row.hosts.iter().any(|part| part.state != OperationState::Done)
+/// Whether an order is within bounds, whoever it is for.
+pub(super) fn check_order(order: &Order) -> Result<(), Rejection> {
+    if order.reason.as_ref().is_some_and(|reason| reason.len() > MAX_REASON) {
+        return Err(Rejection::Invalid { field: "reason", text: format!("at most {MAX_REASON} bytes") });
+    }
+    match order.timeout {
+        Some(seconds) if !(1..=3600).contains(&seconds) => {
+            Err(Rejection::Invalid { field: "timeout", text: format!("{seconds} is not within 1 to 3600 seconds") })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Why an order for a host would be refused now: what stands in the way of any, then too many others.
+fn refusal_now(fleet: &Fleet, host: &HostRow) -> Option<Refusal> {
+    let is_full = || fleet.open.get(&host.id).is_some_and(|open| open.len() >= MAX_OPEN);
+    standing_refusal(&fleet.view, host).or_else(|| is_full().then_some(Refusal::Busy))
 }
 
 impl Fleet {
-    /// Accepts an operation, or refuses it: gates, settings, password, agent, queue, time-out, in this order.
-    pub(super) fn order(&mut self, principal: &str, order: Order, now: Now) -> Result<Answer, Rejection> {
-        let Order { id, host, operation, timeout, reason, on_if_off } = order;
-        let missing = || Rejection::NotFound { kind: "host", id: host.to_string() };
-        let row = self.view.hosts.get(&host).cloned().ok_or_else(missing)?;
+    /// Accepts an operation of one host, or refuses it: gates, settings, password, agent, queue, bounds, in this order.
+    pub(super) fn order(&mut self, principal: &str, host: &HostId, order: Order, now: Now) -> Result<Answer, Rejection> {
+        let row = self.view.hosts.get(host).cloned().ok_or_else(|| not_found("host", host))?;
+        let id = order.id;
         if self.view.operations.contains_key(&id) {
             return Ok(Answer::Accepted(id));
         }
-        if let Some(refusal) = standing_refusal(&self.view, &row) {
+        let part = self.part_of(&row, &order, now.wall)?;
+        check_order(&order)?;
+        self.accept(principal, order, vec![part], now);
+        Ok(Answer::Accepted(id))
+    }
+
+    /// Accepts an operation of many hosts. A host that is not known is most likely a mistake: then nothing is done at all. A host
+    /// that is refused is so in its own part.
+    pub(super) fn operate(&mut self, principal: &str, bulk: Bulk, now: Now) -> Result<Answer, Rejection> {
+        let Bulk { id, hosts, operation, timeout, reason, on_if_off, stagger_ms } = bulk;
+        if self.view.operations.contains_key(&id) {
+            return Ok(Answer::Accepted(id));
+        }
+        let stagger = Duration::from_millis(stagger_ms);
+        let order = Order { id, operation, timeout, reason, on_if_off, stagger };
+        check_order(&order)?;
+        let rows = self.rows_of(&hosts, stagger)?;
+        if operation == Action::ChangePassword {
+            let text = "change-password takes one host at a time".to_owned();
+            return Err(Rejection::Invalid { field: "operation", text });
+        }
+        let (mut parts, mut refused) = (Vec::with_capacity(rows.len()), Vec::new());
+        let mut start = now;
+        for row in rows {
+            match refusal_now(self, &row) {
+                None => {
+                    parts.push(self.part_of(&row, &order, start.wall)?);
+                    start = start.after(stagger);
+                }
+                Some(refusal) => {
+                    refused.push((row.id.clone(), refusal));
+                    parts.push(unstarted(&row, &order, now.wall, now.wall));
+                }
+            }
+        }
+        self.accept(principal, order, parts, now);
+        for (host, refusal) in refused {
+            self.end(id, &host, None, Outcome::Refused(refusal), now.wall, now);
+        }
+        Ok(Answer::Accepted(id))
+    }
+
+    /// The hosts of a bulk, all known, each once.
+    fn rows_of(&self, hosts: &[HostId], stagger: Duration) -> Result<Vec<Arc<HostRow>>, Rejection> {
+        let invalid = |text: String| Rejection::Invalid { field: "hosts", text };
+        if hosts.is_empty() {
+            return Err(invalid("no host is named".into()));
+        }
+        if hosts.len() > MAX_HOSTS {
+            return Err(invalid(format!("{} hosts are more than {MAX_HOSTS}; split them up", hosts.len())));
+        }
+        let pauses = u32::try_from(hosts.len() - 1).unwrap_or(u32::MAX);
+        if stagger.saturating_mul(pauses) > MAX_SPREAD {
+            let text = format!("the last of {} hosts would begin more than a day after the first", hosts.len());
+            return Err(Rejection::Invalid { field: "stagger", text });
+        }
+        let unknown: Vec<&str> = hosts.iter().filter(|id| !self.view.hosts.contains_key(*id)).map(HostId::as_str).collect();
+        if !unknown.is_empty() {
+            let named = unknown.get(..MAX_NAMED).unwrap_or(&unknown).join(", ");
+            let more = unknown.len().saturating_sub(MAX_NAMED);
+            let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+            return Err(invalid(format!("not known: {named}{more}; nothing was done")));
+        }
+        let mut seen = BTreeSet::new();
+        let once = hosts.iter().filter(|id| seen.insert(*id));
+        Ok(once.filter_map(|id| self.view.hosts.get(id)).cloned().collect())
+    }
+
+    /// A host's part of an order that begins at `start`, or why it is refused.
+    pub(super) fn part_of(&self, host: &HostRow, order: &Order, start: Timestamp) -> Result<PartRow, Rejection> {
+        if let Some(refusal) = refusal_now(self, host) {
             return Err(Rejection::Refused(refusal));
         }
-        if self.open.get(&host).is_some_and(|open| open.len() >= MAX_OPEN) {
-            return Err(Rejection::Refused(Refusal::Busy));
-        }
-        let timeout = self.timeout_of(&row, timeout)?;
-        if reason.as_ref().is_some_and(|reason| reason.len() > MAX_REASON) {
-            return Err(Rejection::Invalid { field: "reason", text: format!("at most {MAX_REASON} bytes") });
-        }
-        let what = HistoryWhat::OperationAccepted {
-            operation_id: id,
-            action: operation.into(),
-            principal: principal.into(),
-            reason: reason.clone(),
-        };
-        self.history(&host, None, now.wall, what, now);
-        let part = OperationHostRow {
-            host: host.clone(),
-            state: OperationState::Accepted,
-            outcome: None,
-            cancelling: false,
-            sent_at: None,
-            sent_enablement: None,
-            admitted_at: None,
-            done_at: None,
-        };
-        let deadline = now.after(timeout);
-        let accepted = OperationRow {
+        let seconds = order.timeout.unwrap_or_else(|| effective::action_timeout(&self.view, host).value).clamp(1, 3600);
+        let deadline = start.saturating_add(Duration::from_secs(seconds)).unwrap_or(Timestamp::MAX);
+        Ok(unstarted(host, order, start, deadline))
+    }
+
+    /// Takes an order on: its operation and parts are there from now on, and those whose time has come are sent.
+    pub(super) fn accept(&mut self, principal: &str, order: Order, parts: Vec<PartRow>, now: Now) {
+        let Order { id, operation, reason, on_if_off, stagger, .. } = order;
+        let row = OperationRow {
             id,
             operation,
             on_if_off,
             principal: principal.into(),
-            reason,
+            reason: reason.clone(),
             accepted_at: now.wall,
-            deadline: deadline.wall,
-            hosts: vec![part],
+            deadline: parts.iter().map(|part| part.deadline).max().unwrap_or(now.wall),
+            stagger_ms: u64::try_from(stagger.as_millis()).unwrap_or(u64::MAX),
         };
-        self.view.operations.insert(id, Arc::new(accepted));
+        let hosts: Vec<(HostId, Timestamp)> = parts.iter().map(|part| (part.host.clone(), part.starts_at)).collect();
+        self.view.operations.insert(id, Arc::new(Operation::new(row, parts)));
         self.draft.operations.insert(id);
-        self.open.entry(host.clone()).or_default().insert(id);
-        self.arm(deadline.boottime, Timer::Expire(id));
-        self.arm(deadline.boottime + GRACE, Timer::GiveUp(id));
-        self.dispatch(id, &row, now);
-        Ok(Answer::Accepted(id))
-    }
-
-    fn timeout_of(&self, host: &HostRow, timeout: Option<u64>) -> Result<Duration, Rejection> {
-        let cluster = || self.view.clusters.get(&host.cluster).and_then(|cluster| cluster.action_timeout);
-        let seconds = timeout.or_else(cluster).unwrap_or(self.view.settings.action_timeout);
-        if (1..=3600).contains(&seconds) {
-            return Ok(Duration::from_secs(seconds));
+        for (host, starts_at) in hosts {
+            let what = HistoryWhat::OperationAccepted {
+                operation_id: id,
+                action: operation.into(),
+                principal: principal.into(),
+                reason: reason.clone(),
+            };
+            self.history(&host, None, now.wall, what, now);
+            self.draft.parts.insert((id, host.clone()));
+            self.open.entry(host.clone()).or_default().insert(id);
+            if starts_at > now.wall {
+                self.arm(at(starts_at, now), Timer::Begin(id, host));
+            } else {
+                self.begin(id, &host, now);
+            }
         }
-        Err(Rejection::Invalid { field: "timeout", text: format!("{seconds} is not within 1 to 3600 seconds") })
     }
 
-    /// Sends an operation to the host's agent if it hears us now and the deadline has not passed; else it waits.
+    /// A part's time has come: it is sent if its agent hears, and has until its deadline.
+    pub(super) fn begin(&mut self, id: OperationId, host: &HostId, now: Now) {
+        let Some(part) = self.part(id, host).filter(|part| part.state == OperationState::Accepted) else { return };
+        self.arm(at(part.deadline, now), Timer::Expire(id, host.clone()));
+        if let Some(row) = self.view.hosts.get(host).cloned() {
+            self.dispatch(id, &row, now);
+        }
+    }
+
+    /// Sends a part to the host's agent if it hears us now and the deadline has not passed; else it waits.
     fn dispatch(&mut self, id: OperationId, host: &HostRow, now: Now) {
         let Some(agent) = self.view.agent_of(host).cloned() else { return };
-        let Some(row) = self.view.operations.get(&id).cloned() else { return };
+        let Some(operation) = self.view.operations.get(&id).cloned() else { return };
+        let Some(part) = operation.parts.get(&host.id) else { return };
         let hears = self.links.get(&agent.id).is_some_and(|link| link.session.is_some());
-        if !hears || row.deadline <= now.wall {
+        if !hears || part.deadline <= now.wall {
             return;
         }
         let command = PowerCommand {
             operation: id,
             host: host.id.clone(),
-            action: row.operation,
-            on_if_off: row.on_if_off,
-            deadline: row.deadline.into(),
+            action: operation.row.operation,
+            on_if_off: operation.row.on_if_off,
+            deadline: part.deadline.into(),
             epoch: self.epoch_of(&agent.id),
             generation: self.coming_generation(&agent),
             enablement: host.enablement,
         };
-        self.draft.command(&agent.id, Command::Power(command));
+        let command = match operation.row.operation {
+            Action::ChangePassword => match self.password_command(host, command, part.sent_at.is_none()) {
+                Some(change) => Command::ChangePassword(change),
+                None if part.sent_at.is_none() => return self.end(id, &host.id, None, Outcome::Cancelled, now.wall, now),
+                None => return,
+            },
+            _ => Command::Power(command),
+        };
+        self.draft.command(&agent.id, command);
         self.edit_part(id, &host.id, |part| {
             part.state = OperationState::Sent;
             part.sent_at = part.sent_at.or(Some(now.wall));
@@ -164,6 +265,7 @@ impl Fleet {
                     self.end(id, host, None, Outcome::Unknown(OVERTAKEN.into()), now.wall, now);
                 }
                 (OperationState::Sent, true) => self.tell_cancel(id, &row),
+                (OperationState::Accepted, _) if part.starts_at > now.wall => {}
                 (OperationState::Accepted | OperationState::Sent, _) => self.dispatch(id, &row, now),
                 (OperationState::Admitted | OperationState::Done, _) => {}
             }
@@ -177,26 +279,25 @@ impl Fleet {
         }
     }
 
-    /// Takes back what was not begun; what was sent, the agent decides.
+    /// Takes back what was not begun; of what was sent, the agent decides.
     pub(super) fn cancel(&mut self, id: OperationId, now: Now) -> Result<Answer, Rejection> {
-        let missing = || Rejection::NotFound { kind: "operation", id: id.to_string() };
-        let row = self.view.operations.get(&id).cloned().ok_or_else(missing)?;
-        if !is_open(&row) {
+        let operation = self.view.operations.get(&id).cloned().ok_or_else(|| not_found("operation", id))?;
+        if operation.open == 0 {
             return Err(Rejection::TooLate(format!("operation {id} has ended")));
         }
-        if row.hosts.iter().any(|part| part.state == OperationState::Admitted) {
+        let can_be = |part: &&Arc<PartRow>| matches!(part.state, OperationState::Accepted | OperationState::Sent);
+        let parts: Vec<Arc<PartRow>> = operation.parts.values().filter(can_be).cloned().collect();
+        if parts.is_empty() {
             return Err(Rejection::TooLate(format!("operation {id} was taken on by the agent")));
         }
-        for part in &row.hosts {
-            match part.state {
-                OperationState::Accepted => self.end(id, &part.host, None, Outcome::Cancelled, now.wall, now),
-                OperationState::Sent => {
-                    self.edit_part(id, &part.host, |part| part.cancelling = true);
-                    if let Some(host) = self.view.hosts.get(&part.host).cloned() {
-                        self.tell_cancel(id, &host);
-                    }
-                }
-                OperationState::Admitted | OperationState::Done => {}
+        for part in parts {
+            if part.state == OperationState::Accepted {
+                self.end(id, &part.host, None, Outcome::Cancelled, now.wall, now);
+                continue;
+            }
+            self.edit_part(id, &part.host, |part| part.cancelling = true);
+            if let Some(host) = self.view.hosts.get(&part.host).cloned() {
+                self.tell_cancel(id, &host);
             }
         }
         Ok(Answer::Done { created: false })
@@ -234,11 +335,10 @@ impl Fleet {
         let what = done_line(id, &outcome);
         let sequence = self.history(host, report.clone(), at, what.clone(), now);
         // An agent whose clock is far behind must not make it so old that it goes at once.
-        let accepted_at = self.view.operations.get(&id).map_or(now.wall, |row| row.accepted_at);
+        let accepted_at = self.view.operations.get(&id).map_or(now.wall, |operation| operation.row.accepted_at);
         let done_at = at.max(accepted_at).min(now.wall);
-        if let Some(before) = self.part(id, host).and_then(|part| part.done_at) {
-            self.done.remove(&(before, id));
-        }
+        self.password_operation_ended(id, host, &outcome);
+        let before = self.view.operations.get(&id).and_then(|operation| operation.ended_at());
         self.edit_part(id, host, |part| {
             part.state = OperationState::Done;
             part.outcome = Some(outcome);
@@ -254,8 +354,20 @@ impl Fleet {
             let event = report.unwrap_or_else(|| self.own_id(sequence));
             self.host_event(&row, event, Kind::Operation, at, EventWhat::History(what));
         }
-        if self.view.operations.get(&id).is_some_and(|row| !is_open(row)) {
-            self.done.insert((done_at, id));
+        self.settle_operation(id, before, now);
+    }
+
+    /// An operation whose last part has ended is kept for a while.
+    fn settle_operation(&mut self, id: OperationId, before: Option<Timestamp>, now: Now) {
+        let Some(operation) = self.view.operations.get(&id) else { return };
+        let (ended, parts) = (operation.ended_at(), operation.parts.len());
+        match before {
+            Some(before) => drop(self.done.remove(&(before, id))),
+            None if ended.is_some() => self.done_parts += parts,
+            None => {}
+        }
+        if let Some(ended) = ended {
+            self.done.insert((ended, id));
             self.trim_operations(now);
             self.arm_purge(now);
         }
@@ -283,45 +395,59 @@ impl Fleet {
         }
     }
 
-    /// The deadline: what was not sent has expired.
-    pub(super) fn expire(&mut self, id: OperationId, now: Now) {
-        self.end_all(id, &[OperationState::Accepted], |_| Outcome::Expired, now);
+    /// A part's deadline: if it was not sent it has expired; else its result has a little longer.
+    pub(super) fn expire(&mut self, id: OperationId, host: &HostId, now: Now) {
+        match self.part(id, host).map(|part| part.state) {
+            Some(OperationState::Accepted) => self.end(id, host, None, Outcome::Expired, now.wall, now),
+            Some(OperationState::Sent | OperationState::Admitted) => {
+                self.arm(now.boottime + GRACE, Timer::GiveUp(id, host.clone()));
+            }
+            Some(OperationState::Done) | None => {}
+        }
     }
 
     /// The deadline and its grace are over: what has not ended never told its result.
-    pub(super) fn give_up(&mut self, id: OperationId, now: Now) {
-        let outcome = |part: &OperationHostRow| {
-            let cancelled = if part.cancelling { " about taking it back" } else { "" };
-            Outcome::Unknown(format!("{NO_RESULT}{cancelled}"))
-        };
-        self.end_all(id, &[OperationState::Sent, OperationState::Admitted], outcome, now);
+    pub(super) fn give_up(&mut self, id: OperationId, host: &HostId, now: Now) {
+        let open = |part: &&Arc<PartRow>| matches!(part.state, OperationState::Sent | OperationState::Admitted);
+        let Some(part) = self.part(id, host).filter(open) else { return };
+        let cancelled = if part.cancelling { " about taking it back" } else { "" };
+        let outcome = Outcome::Unknown(format!("{NO_RESULT}{cancelled}"));
+        self.end(id, host, None, outcome, now.wall, now);
     }
 
-    fn end_all(&mut self, id: OperationId, states: &[OperationState], outcome: impl Fn(&OperationHostRow) -> Outcome, now: Now) {
-        let Some(row) = self.view.operations.get(&id).cloned() else { return };
-        for part in row.hosts.iter().filter(|part| states.contains(&part.state)) {
-            self.end(id, &part.host, None, outcome(part), now.wall, now);
-        }
+    fn part(&self, id: OperationId, host: &HostId) -> Option<&Arc<PartRow>> {
+        self.view.operations.get(&id)?.parts.get(host)
     }
 
-    fn part(&self, id: OperationId, host: &HostId) -> Option<&OperationHostRow> {
-        self.view.operations.get(&id)?.hosts.iter().find(|part| part.host == *host)
-    }
-
-    fn edit_part(&mut self, id: OperationId, host: &HostId, edit: impl FnOnce(&mut OperationHostRow)) {
-        let Some(row) = self.view.operations.get_mut(&id) else { return };
-        if let Some(part) = Arc::make_mut(row).hosts.iter_mut().find(|part| part.host == *host) {
-            edit(part);
-            self.draft.operations.insert(id);
-        }
+    fn edit_part(&mut self, id: OperationId, host: &HostId, edit: impl FnOnce(&mut PartRow)) {
+        let Some(operation) = self.view.operations.get_mut(&id) else { return };
+        let operation = Arc::make_mut(operation);
+        let Some(part) = operation.parts.get_mut(host) else { return };
+        let was_open = part.state != OperationState::Done;
+        let part = Arc::make_mut(part);
+        edit(part);
+        let is_open = part.state != OperationState::Done;
+        operation.open = operation.open + usize::from(is_open) - usize::from(was_open);
+        self.draft.parts.insert((id, host.clone()));
     }
 
     fn trim_operations(&mut self, now: Now) {
         let oldest = now.wall.saturating_sub(KEEP_FOR).unwrap_or(Timestamp::MIN);
-        while self.done.first().is_some_and(|(ended, _)| *ended < oldest || self.done.len() > KEEP) {
-            let Some((_, id)) = self.done.pop_first() else { return };
-            self.view.operations.remove(&id);
+        let is_surplus =
+            |ended: Timestamp, count: usize, parts: usize| ended < oldest || count > KEEP || (parts > KEEP_PARTS && count > 1);
+        while let Some((ended, id)) = self.done.first().copied() {
+            if !is_surplus(ended, self.done.len(), self.done_parts) {
+                return;
+            }
+            self.done.pop_first();
+            let Some(operation) = self.view.operations.remove(&id) else { continue };
+            self.done_parts = self.done_parts.saturating_sub(operation.parts.len());
+            self.draft.operations.remove(&id);
             self.draft.records.push(Record::Remove(RowKey::Operation(id)));
+            for host in operation.parts.keys() {
+                self.draft.parts.remove(&(id, host.clone()));
+                self.draft.records.push(Record::Remove(RowKey::Part(id, host.clone())));
+            }
         }
     }
 
@@ -340,29 +466,57 @@ impl Fleet {
         }
     }
 
-    /// After a restart: takes the stored operations up again.
-    pub(super) fn index_operation(&mut self, row: &OperationRow) {
-        for part in row.hosts.iter().filter(|part| part.state != OperationState::Done) {
-            self.open.entry(part.host.clone()).or_default().insert(row.id);
+    /// After a restart: takes a stored operation up again.
+    pub(super) fn index_operation(&mut self, operation: &Operation) {
+        for part in operation.parts.values().filter(|part| part.state != OperationState::Done) {
+            self.open.entry(part.host.clone()).or_default().insert(operation.row.id);
         }
-        if let Some(ended) = row.hosts.iter().filter_map(|part| part.done_at).max().filter(|_| !is_open(row)) {
-            self.done.insert((ended, row.id));
+        if let Some(ended) = operation.ended_at() {
+            self.done.insert((ended, operation.row.id));
+            self.done_parts += operation.parts.len();
         }
     }
 
-    /// After a restart: sets the deadlines of what is not done.
+    /// After a restart: sets the starts and deadlines of what is not done.
     pub(super) fn arm_operations(&mut self, now: Now) {
-        let open: Vec<_> = self.open.values().flatten().filter_map(|id| self.view.operations.get(id)).cloned().collect();
-        for row in open {
-            let left = Duration::try_from(row.deadline.duration_since(now.wall)).unwrap_or_default();
-            self.arm(now.boottime + left, Timer::Expire(row.id));
-            self.arm(now.boottime + left + GRACE, Timer::GiveUp(row.id));
+        let ids = self.open.iter().flat_map(|(host, ids)| ids.iter().map(move |id| (*id, host.clone())));
+        for (id, host) in ids.collect::<Vec<_>>() {
+            let Some(part) = self.part(id, &host) else { continue };
+            let (state, starts_at, deadline) = (part.state, part.starts_at, at(part.deadline, now));
+            match state {
+                OperationState::Accepted if starts_at > now.wall => self.arm(at(starts_at, now), Timer::Begin(id, host)),
+                OperationState::Accepted => self.arm(deadline, Timer::Expire(id, host)),
+                OperationState::Sent | OperationState::Admitted => self.arm(deadline + GRACE, Timer::GiveUp(id, host)),
+                OperationState::Done => {}
+            }
         }
     }
 }
 
+/// When a time comes, on the monotonic clock.
+fn at(time: Timestamp, now: Now) -> Duration {
+    now.boottime + Duration::try_from(time.duration_since(now.wall)).unwrap_or_default()
+}
+
+fn unstarted(host: &HostRow, order: &Order, starts_at: Timestamp, deadline: Timestamp) -> PartRow {
+    PartRow {
+        operation: order.id,
+        host: host.id.clone(),
+        state: OperationState::Accepted,
+        outcome: None,
+        cancelling: false,
+        maintenance: host.maintenance,
+        starts_at,
+        deadline,
+        sent_at: None,
+        sent_enablement: None,
+        admitted_at: None,
+        done_at: None,
+    }
+}
+
 /// Whether an agent's result still counts: the operation has not ended, or ended only because none had come.
-fn accepts(part: &OperationHostRow) -> bool {
+fn accepts(part: &PartRow) -> bool {
     match (&part.state, &part.outcome) {
         (OperationState::Done, Some(Outcome::Unknown(text))) => text.starts_with(NO_RESULT),
         (OperationState::Done, _) => false,
@@ -385,7 +539,8 @@ mod tests {
     use super::*;
 
     fn shown(world: &World, n: u128) -> (OperationState, Option<String>) {
-        let json = json::operation_json(&world.fleet.view().operations[&operation(n)]);
+        let view = world.fleet.view();
+        let json = json::operation_json(&view, &view.operations[&operation(n)], json::Parts::All);
         let api::OperationHost { state, result, .. } = json.hosts[0].clone();
         (state, result)
     }
@@ -406,11 +561,7 @@ mod tests {
         let mut world = World::running(1);
         let order = |world: &mut World, host: &str| world.order(1, host, Action::Off).err();
         assert!(matches!(order(&mut world, "h9"), Some(Rejection::NotFound { kind: "host", .. })));
-        let with_password = |address: &str| {
-            let mut bmc = ipmi(address);
-            bmc.password = Some(sealed(1));
-            spec("c1", "r1", Some(bmc))
-        };
+        let with_password = |address: &str| spec("c1", "r1", Some(with_login(address, 1)));
         world.ask(Request::PutHost(id("pw"), with_password("10.0.0.9"))).unwrap();
         world.enable("pw", true);
         world.ask(Request::PutHost(id("bare"), HostSpec { bmc: Some(ipmi("10.0.0.8")), ..spec("c1", "r1", None) })).unwrap();
@@ -554,7 +705,7 @@ mod tests {
         world.pass(3);
         world.report("r1", vec![Report::Operation(report)]);
         assert_eq!(shown(&world, 1), ended("changed"));
-        assert_eq!(world.fleet.view().operations[&operation(1)].hosts[0].done_at, Some(accepted_at));
+        assert_eq!(world.part(1, "h1").done_at, Some(accepted_at));
     }
 
     #[test]
@@ -601,7 +752,8 @@ mod tests {
         world.order(2, "h1", Action::On).unwrap();
         world.ask(Request::SetOobm(Gate::Cluster(id("c1")), false)).unwrap();
         assert_eq!(shown(&world, 1), SENT);
-        let operation = json::operation_json(&world.fleet.view().operations[&operation(2)]);
+        let view = world.fleet.view();
+        let operation = json::operation_json(&view, &view.operations[&operation(2)], json::Parts::All);
         assert_eq!(operation.hosts[0].refusal.as_deref(), Some("cluster-disabled"));
         assert!(operation.done);
     }

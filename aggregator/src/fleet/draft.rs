@@ -29,6 +29,7 @@ pub(super) struct Draft {
     pub(super) power: BTreeSet<HostId>,
     pub(super) agents: BTreeSet<AgentId>,
     pub(super) operations: BTreeSet<OperationId>,
+    pub(super) parts: BTreeSet<(OperationId, HostId)>,
     /// Assignments to bump and tell.
     pub(super) touched: BTreeMap<AgentId, Touched>,
     pub(super) answer: Option<Effect>,
@@ -115,9 +116,12 @@ impl Fleet {
         let hosts = draft.hosts.iter().filter_map(|id| view.hosts.get(id)).map(|row| Row::Host((**row).clone()));
         let power = draft.power.iter().filter_map(|id| view.power.get(id)).map(|row| Row::Power((**row).clone()));
         let agents = draft.agents.iter().filter_map(|id| view.agents.get(id)).map(|row| Row::Agent((**row).clone()));
-        let operations =
-            draft.operations.iter().filter_map(|id| view.operations.get(id)).map(|row| Row::Operation((**row).clone()));
-        draft.records.extend(hosts.chain(power).chain(agents).chain(operations).map(|row| Record::Put(Box::new(row))));
+        let operations = draft.operations.iter().filter_map(|id| view.operations.get(id));
+        let operations = operations.map(|operation| Row::Operation(operation.row.clone()));
+        let parts = draft.parts.iter().filter_map(|(id, host)| view.operations.get(id)?.parts.get(host));
+        let parts = parts.map(|part| Row::Part((**part).clone()));
+        let rows = hosts.chain(power).chain(agents).chain(operations).chain(parts);
+        draft.records.extend(rows.map(|row| Record::Put(Box::new(row))));
     }
 
     fn state_retained(&self, host: &HostId) -> Option<Effect> {

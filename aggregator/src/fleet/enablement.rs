@@ -9,10 +9,10 @@ use picket_common::enablement::Gates;
 use picket_common::id::{AgentId, HostId};
 use picket_common::power::{Cause, PowerState};
 
-use super::Fleet;
 use super::events::Kind;
 use super::request::{Answer, Gate, Rejection};
 use super::view::{HostRow, Row, View};
+use super::{Fleet, effective};
 
 /// The three gates of a host.
 #[must_use]
@@ -30,10 +30,11 @@ pub fn refusal(view: &View, host: &HostRow) -> Option<Refusal> {
     if let Err(refusal) = gates(view, host).resolve() {
         return Some(refusal);
     }
-    let Some(bmc) = &host.bmc else { return Some(Refusal::HostNotConfigured) };
-    let password = bmc.password.as_ref()?;
-    let agent = view.agent_of(host)?;
-    (password.agent_key != agent.sealing_key).then_some(Refusal::PasswordNeeded)
+    let Some(bmc) = effective::bmc(view, host).filter(effective::Bmc::is_complete) else {
+        return Some(Refusal::HostNotConfigured);
+    };
+    let (password, agent) = (bmc.password?, view.agent_of(host)?);
+    password.value.copy_for(&agent.sealing_key).is_none().then_some(Refusal::PasswordNeeded)
 }
 
 /// Why an order for a host would be refused now, whatever the order: [`refusal`], then a rack that nobody guards.

@@ -49,8 +49,8 @@ impl ETag {
     /// Of a host; its enablement counts other gates too.
     #[must_use]
     pub fn host(row: &HostRow) -> Self {
-        let HostRow { id, zone, cluster, rack, oobm, enablement: _, bmc, maintenance, poll_interval, labels } = row;
-        Self::of(&(id, zone, cluster, rack, oobm, bmc, maintenance, poll_interval, labels))
+        let HostRow { id, zone, cluster, rack, oobm, enablement: _, bmc, maintenance, poll_interval, action_timeout, labels } = row;
+        Self::of(&(id, zone, cluster, rack, oobm, bmc, maintenance, poll_interval, action_timeout, labels))
     }
 
     /// Of an API token.
@@ -67,7 +67,7 @@ impl ETag {
             Target::Rack(id, _) => view.racks.get(*id).map(|row| Self::rack(row)),
             Target::Host(id, ..) => view.hosts.get(*id).map(|row| Self::host(row)),
             Target::Token(id) => view.api_token(id).map(|row| Self::token(row)),
-            Target::Site | Target::Operation(_) => None,
+            Target::Site | Target::Hosts(_) | Target::Operation(_) => None,
         }
     }
 }

@@ -227,8 +227,7 @@ mod tests {
     #[test]
     fn another_sealing_key_needs_the_passwords_again() {
         let mut world = World::of(0);
-        let mut bmc = ipmi("10.0.0.1");
-        bmc.password = Some(sealed(1));
+        let bmc = with_login("10.0.0.1", 1);
         world.ask(Request::PutHost(id("h1"), spec("c1", "r1", Some(bmc)))).unwrap();
         world.enable("h1", true);
         world.join("r1", "r1", 2);

@@ -15,16 +15,22 @@ mod assign;
 mod bmc;
 pub mod classify;
 mod commands;
+mod defaults;
 mod draft;
+pub mod effective;
 mod enablement;
 pub mod etag;
 mod events;
+mod facts;
 mod join;
 pub mod json;
+mod password;
 mod rebuild;
 mod reports;
 pub mod request;
+mod reseal;
 mod settings;
+pub mod site;
 mod terms;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -45,10 +51,12 @@ use picket_common::wire::down::{Command, Reply};
 use picket_common::wire::report::{Gone, Hello, Up};
 
 use agents::Link;
+pub use commands::{MAX_HOSTS, MAX_SPREAD};
 use draft::Draft;
 pub use enablement::{gates, refusal, standing_refusal};
 pub use json::state_document;
 pub use request::{Answer, Rejection, Request, RequestId};
+pub use reseal::secrets;
 pub use terms::Terms;
 pub use view::View;
 
@@ -70,6 +78,8 @@ pub enum Event {
         /// On which terms.
         terms: Box<Terms>,
     },
+    /// The aggregator's own file was read again.
+    Configured(view::Settings),
     /// Time passed: deadlines and staleness are looked at.
     Tick,
 }
@@ -168,10 +178,12 @@ pub struct Counters {
 enum Timer {
     /// Look whether the agent was heard.
     Presence(AgentId),
-    /// The operation's deadline: what was not sent has expired.
-    Expire(OperationId),
+    /// The host's turn in a staggered operation.
+    Begin(OperationId, HostId),
+    /// The deadline of a host's part: if it was not sent it has expired.
+    Expire(OperationId, HostId),
     /// The deadline and its grace are over: what was sent has no result.
-    GiveUp(OperationId),
+    GiveUp(OperationId, HostId),
     /// Old operations and alerts go.
     Purge,
 }
@@ -187,7 +199,9 @@ pub struct Fleet {
     timers: BTreeSet<(Duration, Timer)>,
     open: BTreeMap<HostId, BTreeSet<OperationId>>,
     done: BTreeSet<(Timestamp, OperationId)>,
+    done_parts: usize,
     resolved: BTreeSet<(Timestamp, Arc<str>)>,
+    settings_version: u64,
     started: bool,
     purge_armed: bool,
     counters: Counters,
@@ -208,6 +222,7 @@ impl Fleet {
                 let answer = self.asked_under(&principal, *request, &terms, now);
                 self.draft.answer = Some(Effect::Answer(id, answer));
             }
+            Event::Configured(settings) => self.configured(settings, now),
             Event::Tick => self.tick(now),
         }
         self.finish(now)
@@ -244,7 +259,8 @@ impl Fleet {
         match request {
             Request::PutZone(id, _) => Ok(self.put_zone(id)),
             Request::DeleteZone(id) => self.delete_zone(&id),
-            Request::PutCluster(id, body) => self.put_cluster(id, body),
+            Request::PutCluster(id, spec) => self.put_cluster(id, spec, now),
+            Request::PatchCluster(id, change) => self.patch_cluster(&id, change, now),
             Request::DeleteCluster(id) => self.delete_cluster(&id),
             Request::PutRack(id, body) => self.put_rack(id, body),
             Request::DeleteRack(id) => self.delete_rack(&id),
@@ -253,9 +269,19 @@ impl Fleet {
             Request::DeleteHost(id) => self.delete_host(&id, now),
             Request::SetOobm(gate, open) => self.set_oobm(&gate, open, now),
             Request::Power { id, host, operation, timeout, reason, on_if_off } => {
-                let order = commands::Order { id, host, operation, timeout, reason, on_if_off };
-                self.order(principal, order, now)
+                let stagger = Duration::ZERO;
+                let order = commands::Order { id, operation, timeout, reason, on_if_off, stagger };
+                self.order(principal, &host, order, now)
             }
+            Request::Operate(bulk) => self.operate(principal, bulk, now),
+            Request::ChangePassword { id, host, password, timeout, reason } => {
+                let operation = picket_common::command::Action::ChangePassword;
+                let order = commands::Order { id, operation, timeout, reason, on_if_off: false, stagger: Duration::ZERO };
+                self.change_password(principal, &host, password, order, now)
+            }
+            Request::ResolvePassword { host, in_force } => self.resolve_password(&host, in_force, now),
+            Request::Reseal(rack, key, items) => self.reseal(&rack, key, items, now),
+            Request::PatchSettings(patch) => self.patch_settings(patch, now),
             Request::CancelOperation(id) => self.cancel(id, now),
             Request::AddJoinToken(row) => self.add_join_token(row, now),
             Request::Join { token_id, csr, certificate, public_key, sealing_key } => {
@@ -278,8 +304,9 @@ impl Fleet {
             }
             match timer {
                 Timer::Presence(agent) => self.look_for(&agent, now),
-                Timer::Expire(id) => self.expire(id, now),
-                Timer::GiveUp(id) => self.give_up(id, now),
+                Timer::Begin(id, host) => self.begin(id, &host, now),
+                Timer::Expire(id, host) => self.expire(id, &host, now),
+                Timer::GiveUp(id, host) => self.give_up(id, &host, now),
                 Timer::Purge => self.purge(now),
             }
         }

@@ -13,22 +13,23 @@ use picket_common::wire::Generation;
 
 use super::draft::Draft;
 use super::enablement::is_open;
-use super::view::{HostRow, PowerRow, Row, Settings, View};
+use super::view::{HostRow, Operation, PartRow, PowerRow, Row, RowKey, Settings, SiteSettings, View};
 use super::{Counters, Fleet, Record, refusal};
 
 impl Fleet {
     /// Builds the fleet from what is stored. `store` is the store's incarnation, which events are named after; `life` is new for
     /// each fleet that is built, and assignments are counted within it: a store put back from a backup counts anew what agents
-    /// have seen, and they must not take it for old. `next_sequence` is the first free sequence of the history. The records put right what contradicts itself; make them durable before the first event.
+    /// have seen, and they must not take it for old. `file` are the settings of the aggregator's own file. `next_sequence` is the first
+    /// free sequence of the history. The records put right what contradicts itself; make them durable before the first event.
     pub fn new(
         store: uuid::Uuid,
         life: uuid::Uuid,
-        settings: Settings,
+        file: Settings,
         rows: impl IntoIterator<Item = Row>,
         next_sequence: u64,
     ) -> (Self, Vec<Record>) {
         let mut fleet = Self {
-            view: View { settings, ..View::default() },
+            view: View { settings: SiteSettings { file, api: Settings::default() }, ..View::default() },
             store,
             life,
             next_sequence,
@@ -36,15 +37,22 @@ impl Fleet {
             timers: BTreeSet::new(),
             open: BTreeMap::new(),
             done: BTreeSet::new(),
+            done_parts: 0,
             resolved: BTreeSet::new(),
+            settings_version: 1,
             started: false,
             purge_armed: false,
             counters: Counters::default(),
             draft: Draft::default(),
         };
+        let mut parts = Vec::new();
         for row in rows {
-            fleet.load(row);
+            match row {
+                Row::Part(part) => parts.push(part),
+                row => fleet.load(row),
+            }
         }
+        fleet.load_parts(parts);
         fleet.repair();
         let mut draft = std::mem::take(&mut fleet.draft);
         fleet.write_rows(&mut draft);
@@ -68,10 +76,13 @@ impl Fleet {
                 self.next_sequence = self.next_sequence.max(row.sequence + 1);
                 self.view.power.insert(row.host.clone(), Arc::new(row));
             }
-            Row::Operation(row) => {
-                self.index_operation(&row);
-                self.view.operations.insert(row.id, Arc::new(row));
-            }
+            // With its parts: see `load_parts`.
+            Row::Operation(row) => drop(view.operations.insert(row.id, Arc::new(Operation::new(row, [])))),
+            Row::Part(_) => {}
+            Row::Pending(row) => drop(view.pending.insert(row.host.clone(), Arc::new(row))),
+            Row::Facts(row) => drop(view.facts.insert(row.host.clone(), Arc::new(row))),
+            // What does not read is as good as not set: the file's settings and the defaults hold.
+            Row::Settings(row) => view.settings.api = serde_json::from_str(&row.json).unwrap_or_default(),
             Row::Alert(row) => {
                 // One that does not read is an alert lost, not a fleet that does not start.
                 if let Ok(alert) = serde_json::from_str::<api::Alert>(&row.json) {
@@ -79,6 +90,21 @@ impl Fleet {
                 }
             }
         }
+    }
+
+    /// Gives the operations their parts. A part whose operation is gone belongs to nothing.
+    fn load_parts(&mut self, parts: Vec<PartRow>) {
+        let mut of: BTreeMap<_, Vec<PartRow>> = BTreeMap::new();
+        for part in parts {
+            of.entry(part.operation).or_default().push(part);
+        }
+        for (id, operation) in std::mem::take(&mut self.view.operations) {
+            let whole = Operation::new(operation.row.clone(), of.remove(&id).unwrap_or_default());
+            self.index_operation(&whole);
+            self.view.operations.insert(id, Arc::new(whole));
+        }
+        let orphans = of.into_values().flatten();
+        self.draft.records.extend(orphans.map(|part| Record::Remove(RowKey::Part(part.operation, part.host))));
     }
 
     fn load_alert(&mut self, id: Arc<str>, alert: api::Alert) {

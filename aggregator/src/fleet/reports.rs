@@ -105,7 +105,8 @@ impl Fleet {
             Report::Management(report) => self.management_report(&host, id(), report, now),
             Report::Operation(report) => self.operation_report(&host, id(), &report, now),
             Report::Snapshot(snapshot) => self.snapshot(&host, id(), snapshot, now),
-            Report::Facts(_) | Report::Password(_) => self.counters.ignored += 1,
+            Report::Facts(report) => self.facts_report(&host, id(), report, now),
+            Report::Password(report) => self.password_report(&host, id(), &report, now),
         }
     }
 

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use picket_common::api;
+use picket_common::api::{self, Field};
 use picket_common::command::{Action, Refusal};
 use picket_common::id::{AgentId, ClusterId, HostId, OperationId, RackId, ZoneId};
-use picket_common::seal::SealingKey;
+use picket_common::seal::{Sealed, SealingKey};
+use picket_common::wire::report::InForce;
 
-use super::view::SealedPassword;
+use super::view::{SealedPassword, SharedPassword};
 
 /// Joins an answer to its request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -21,8 +22,10 @@ pub enum Request {
     PutZone(ZoneId, api::ZoneBody),
     /// Remove an empty zone.
     DeleteZone(ZoneId),
-    /// Make or change a cluster.
-    PutCluster(ClusterId, api::ClusterBody),
+    /// Make or replace a cluster.
+    PutCluster(ClusterId, ClusterSpec),
+    /// Change a cluster's given fields.
+    PatchCluster(ClusterId, ClusterChange),
     /// Remove an empty cluster.
     DeleteCluster(ClusterId),
     /// Make or change a rack.
@@ -52,6 +55,32 @@ pub enum Request {
         /// For cycle and reset of a host that is off.
         on_if_off: bool,
     },
+    /// Order an operation of many hosts: those that are refused are so in their own part.
+    Operate(Bulk),
+    /// Set a new login password on a host's BMC.
+    ChangePassword {
+        /// Made by the asker.
+        id: OperationId,
+        /// Which host.
+        host: HostId,
+        /// The new password.
+        password: Given,
+        /// Seconds; absent = the host's.
+        timeout: Option<u64>,
+        /// Why.
+        reason: Option<String>,
+    },
+    /// Say by hand how a password change ended that is over and was never resolved.
+    ResolvePassword {
+        /// Which host.
+        host: HostId,
+        /// Which password is in force.
+        in_force: InForce,
+    },
+    /// Keep passwords that were sealed anew to the agent in charge of a rack.
+    Reseal(RackId, SealingKey, Vec<Reseal>),
+    /// Change the site's settings.
+    PatchSettings(api::SettingsPatch),
     /// Take back what was not begun.
     CancelOperation(OperationId),
     /// Keep a join token.
@@ -86,6 +115,97 @@ pub enum Gate {
     Host(HostId),
 }
 
+/// An operation of many hosts.
+#[derive(Debug, Clone)]
+pub struct Bulk {
+    /// Made by the asker.
+    pub id: OperationId,
+    /// The hosts, each once, in the order they are begun.
+    pub hosts: Vec<HostId>,
+    /// What.
+    pub operation: Action,
+    /// Seconds from each host's own start; absent = the host's.
+    pub timeout: Option<u64>,
+    /// Why.
+    pub reason: Option<String>,
+    /// For cycle and reset of a host that is off.
+    pub on_if_off: bool,
+    /// Pause between the starts of two hosts, in milliseconds.
+    pub stagger_ms: u64,
+}
+
+/// A password that was sealed anew.
+#[derive(Debug, Clone)]
+pub struct Reseal {
+    /// Whose, and what the seal is bound to.
+    pub belongs: api::SecretOwner,
+    /// The copy for recovery as it was read: another one means that the password was changed meanwhile.
+    pub recovery: Sealed,
+    /// The copy for the agent.
+    pub agent: Sealed,
+}
+
+/// A whole cluster, its password already sealed.
+#[derive(Debug, Clone)]
+pub struct ClusterSpec {
+    /// Its zone.
+    pub zone: ZoneId,
+    /// Poll interval, in seconds.
+    pub poll_interval: Option<u64>,
+    /// Time-out of operations, in seconds.
+    pub action_timeout: Option<u64>,
+    /// What its hosts inherit.
+    pub bmc: Field<DefaultsChange>,
+}
+
+/// Changes to a cluster.
+#[derive(Debug, Clone, Default)]
+pub struct ClusterChange {
+    /// Its zone.
+    pub zone: Option<ZoneId>,
+    /// Poll interval, in seconds.
+    pub poll_interval: Field<u64>,
+    /// Time-out of operations, in seconds.
+    pub action_timeout: Field<u64>,
+    /// What its hosts inherit, field by field.
+    pub bmc: Field<DefaultsChange>,
+}
+
+/// BMC settings that a cluster's hosts inherit, field by field.
+#[derive(Debug, Clone, Default)]
+pub struct DefaultsChange {
+    /// Driver name.
+    pub driver: Field<String>,
+    /// Port.
+    pub port: Field<u16>,
+    /// Login name.
+    pub username: Field<String>,
+    /// Login password.
+    pub password: Field<GivenShared>,
+    /// The driver's options; replaces all.
+    pub options: Field<BTreeMap<String, String>>,
+}
+
+/// A password as it was given for a host: sealed, and for what.
+#[derive(Debug, Clone)]
+pub struct Given {
+    /// The BMC's address it is sealed for.
+    pub address: String,
+    /// The login name it is sealed for.
+    pub username: String,
+    /// The password.
+    pub password: SealedPassword,
+}
+
+/// A password as it was given for a cluster: sealed, and for what.
+#[derive(Debug, Clone)]
+pub struct GivenShared {
+    /// The login name it is sealed for.
+    pub username: String,
+    /// The password.
+    pub password: SharedPassword,
+}
+
 /// A whole host, its password already sealed.
 #[derive(Debug, Clone)]
 pub struct HostSpec {
@@ -101,6 +221,8 @@ pub struct HostSpec {
     pub maintenance: bool,
     /// Poll interval, in seconds.
     pub poll_interval: Option<u64>,
+    /// Time-out of operations, in seconds.
+    pub action_timeout: Option<u64>,
     /// Free words.
     pub labels: BTreeMap<String, String>,
 }
@@ -113,31 +235,35 @@ pub struct HostChange {
     /// Its rack.
     pub rack: Option<RackId>,
     /// Its BMC, field by field.
-    pub bmc: Option<BmcChange>,
+    pub bmc: Field<BmcChange>,
     /// Whether people work on it.
     pub maintenance: Option<bool>,
     /// Poll interval, in seconds.
-    pub poll_interval: Option<u64>,
+    pub poll_interval: Field<u64>,
+    /// Time-out of operations, in seconds.
+    pub action_timeout: Field<u64>,
     /// Replaces all labels.
     pub labels: Option<BTreeMap<String, String>>,
 }
 
-/// BMC settings field by field. The password is sealed for the host, address and user that result; changing the address or
-/// user without it is `password-needed-again`.
+/// A host's own BMC settings field by field; an empty text is one left out. Changing address or name without the password is
+/// `password-needed-again`.
 #[derive(Debug, Clone, Default)]
 pub struct BmcChange {
     /// Driver name.
-    pub driver: Option<String>,
+    pub driver: Field<String>,
     /// IP address or name.
-    pub address: Option<String>,
+    pub address: Field<String>,
     /// Port.
-    pub port: Option<u16>,
+    pub port: Field<u16>,
     /// Login name.
-    pub username: Option<String>,
-    /// Sealed password.
-    pub password: Option<SealedPassword>,
+    pub username: Field<String>,
+    /// Login password.
+    pub password: Field<Given>,
     /// The driver's options; replaces all.
-    pub options: Option<BTreeMap<String, String>>,
+    pub options: Field<BTreeMap<String, String>>,
+    /// Take the machine that answers now for the right one.
+    pub repin: bool,
 }
 
 /// What a granted request answers.
@@ -150,6 +276,13 @@ pub enum Answer {
     },
     /// Accepted: the operation.
     Accepted(OperationId),
+    /// Sealed anew.
+    Resealed {
+        /// How many were taken.
+        resealed: u64,
+        /// How many were changed meanwhile.
+        skipped: u64,
+    },
     /// Joined: the certificate to hand out (the earlier one for a repeated request), PEM.
     Joined {
         /// Which agent.
@@ -203,6 +336,14 @@ pub enum Rejection {
     /// What is there is not what the asker has seen.
     #[error("{0}")]
     PreconditionFailed(String),
+    /// Its login password is being changed; until that is over nothing else of its BMC is.
+    #[error("the BMC password of host {host} is being changed by operation {operation}")]
+    PasswordChanging {
+        /// Which host.
+        host: HostId,
+        /// By which operation.
+        operation: OperationId,
+    },
     /// The join token was used by another request.
     #[error("the join token was used already")]
     TokenUsed,

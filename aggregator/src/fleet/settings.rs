@@ -1,26 +1,27 @@
-//! Zones, clusters, racks and hosts put, changed and removed. Everything is checked before anything is changed.
+//! Zones, racks and hosts put, changed and removed, clusters removed. Everything is checked before anything is changed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use picket_common::api;
+use picket_common::api::{self, Field};
 use picket_common::clock::Now;
 use picket_common::id::{AgentId, ClusterId, HostId, RackId, ZoneId};
 use picket_common::power::PowerState;
 use picket_common::wire::assign::MAX_HOSTS;
 use picket_common::wire::topic::Public;
 
-use super::bmc::{Sealing, merge};
+use super::assign::assigned;
+use super::bmc::{Ground, Sealing, merge, stays_open};
 use super::draft::state_topic;
 use super::request::{Answer, BmcChange, HostChange, HostSpec, Rejection};
-use super::view::{ClusterRow, HostRow, PowerRow, RackRow, Row, RowKey, ZoneRow};
+use super::view::{BmcRow, HostRow, PowerRow, RackRow, Row, RowKey, ZoneRow};
 use super::{Fleet, Record};
 
 const MAX_LABELS: usize = 64;
 const MAX_LABEL_KEY: usize = 63;
 const MAX_LABEL_VALUE: usize = 255;
 
-fn not_found(kind: &'static str, id: impl ToString) -> Rejection {
+pub(super) fn not_found(kind: &'static str, id: impl ToString) -> Rejection {
     Rejection::NotFound { kind, id: id.to_string() }
 }
 
@@ -28,7 +29,7 @@ fn in_use(kind: &'static str, id: impl ToString, by: impl Into<String>) -> Rejec
     Rejection::InUse { kind, id: id.to_string(), by: by.into() }
 }
 
-fn check_seconds(field: &'static str, seconds: Option<u64>) -> Result<(), Rejection> {
+pub(super) fn check_seconds(field: &'static str, seconds: Option<u64>) -> Result<(), Rejection> {
     match seconds {
         Some(seconds) if !(1..=3600).contains(&seconds) => {
             Err(Rejection::Invalid { field, text: format!("{seconds} is not within 1 to 3600 seconds") })
@@ -85,32 +86,6 @@ impl Fleet {
         Ok(Answer::Done { created: false })
     }
 
-    pub(super) fn put_cluster(&mut self, id: ClusterId, body: api::ClusterBody) -> Result<Answer, Rejection> {
-        check_seconds("poll_interval", body.poll_interval)?;
-        check_seconds("action_timeout", body.action_timeout)?;
-        if !self.view.zones.contains_key(&body.zone) {
-            return Err(not_found("zone", &body.zone));
-        }
-        let before = self.view.clusters.get(&id).cloned();
-        let hosts = self.view.hosts_of_cluster(&id);
-        if before.as_ref().is_some_and(|row| row.zone != body.zone) && !hosts.is_empty() {
-            return Err(Rejection::ZoneMismatch(format!("cluster {id} has hosts, so it stays in its zone; move the hosts first")));
-        }
-        let api::ClusterBody { zone, poll_interval, action_timeout } = body;
-        let oobm = before.as_ref().and_then(|row| row.oobm);
-        let row = Arc::new(ClusterRow { id: id.clone(), zone, oobm, poll_interval, action_timeout });
-        if before.as_ref() != Some(&row) {
-            self.draft.put(Row::Cluster((*row).clone()));
-            self.view.clusters.insert(id, row);
-        }
-        if before.as_ref().is_some_and(|row| row.poll_interval != poll_interval) {
-            for host in hosts.iter().filter_map(|id| self.view.hosts.get(id)).cloned().collect::<Vec<_>>() {
-                self.touch(&host);
-            }
-        }
-        Ok(Answer::Done { created: before.is_none() })
-    }
-
     pub(super) fn delete_cluster(&mut self, id: &ClusterId) -> Result<Answer, Rejection> {
         if !self.view.clusters.contains_key(id) {
             return Err(not_found("cluster", id));
@@ -163,20 +138,23 @@ impl Fleet {
     }
 
     pub(super) fn put_host(&mut self, id: HostId, spec: HostSpec, now: Now) -> Result<Answer, Rejection> {
-        let HostSpec { cluster, zone, rack, bmc, maintenance, poll_interval, labels } = spec;
+        let HostSpec { cluster, zone, rack, bmc, maintenance, poll_interval, action_timeout, labels } = spec;
         let before = self.view.hosts.get(&id).cloned();
         let place = Place { cluster: &cluster, zone: zone.as_ref(), rack: &rack };
         let zone = self.check_place(&id, &place)?;
-        check_seconds("poll_interval", poll_interval)?;
-        check_labels(&labels)?;
-        let sealing = self.sealing(before.as_deref(), &rack);
+        let is_new_password = bmc.as_ref().is_some_and(|bmc| bmc.password.value().is_some());
         let base = before.as_ref().and_then(|row| row.bmc.as_ref());
-        let bmc = bmc.map(|change| merge(base, change, true, sealing, fresh(now))).transpose()?;
+        let ground = self.ground(before.as_deref(), &cluster, &rack, now);
+        let bmc = bmc.map(|change| merge(base, change, true, ground)).transpose()?;
         let (oobm, enablement) = before.as_ref().map_or((None, fresh(now)), |row| (row.oobm, row.enablement));
-        let row = HostRow { id, zone, cluster, rack, oobm, enablement, bmc, maintenance, poll_interval, labels };
+        let row = HostRow { id, zone, cluster, rack, oobm, enablement, bmc, maintenance, poll_interval, action_timeout, labels };
+        check_host(&row)?;
         let created = before.is_none();
         match before {
-            Some(before) => self.change_host(&before, row, now),
+            Some(before) => {
+                self.may_change(&before, &row)?;
+                self.change_host(&before, row, is_new_password, now);
+            }
             None => self.add_host(row, now),
         }
         Ok(Answer::Done { created })
@@ -189,17 +167,51 @@ impl Fleet {
         row.rack = change.rack.unwrap_or(row.rack);
         row.zone = self.check_place(id, &Place { cluster: &row.cluster, zone: None, rack: &row.rack })?;
         row.maintenance = change.maintenance.unwrap_or(row.maintenance);
-        row.poll_interval = change.poll_interval.or(row.poll_interval);
+        row.poll_interval = change.poll_interval.over(row.poll_interval);
+        row.action_timeout = change.action_timeout.over(row.action_timeout);
         row.labels = change.labels.unwrap_or(row.labels);
-        check_seconds("poll_interval", row.poll_interval)?;
-        check_labels(&row.labels)?;
-        if change.bmc.is_some() || before.bmc.is_some() {
-            let sealing = self.sealing(Some(&before), &row.rack);
-            let change: BmcChange = change.bmc.unwrap_or_default();
-            row.bmc = Some(merge(before.bmc.as_ref(), change, false, sealing, fresh(now))?);
+        let (repin, is_new_password) = match &change.bmc {
+            Field::Set(bmc) => (bmc.repin, bmc.password.value().is_some()),
+            Field::Keep | Field::Unset => (false, false),
+        };
+        row.bmc = self.patched_bmc(&before, change.bmc, &row, now)?;
+        check_host(&row)?;
+        self.may_change(&before, &row)?;
+        self.change_host(&before, row, is_new_password, now);
+        if repin {
+            self.repin(id, now);
         }
-        self.change_host(&before, row, now);
         Ok(Answer::Done { created: false })
+    }
+
+    /// A host's own BMC settings after a change of them, or of its place. A host that stays where it is and says nothing of its
+    /// BMC is not held up by what is missing there.
+    fn patched_bmc(
+        &self,
+        before: &HostRow,
+        change: Field<BmcChange>,
+        row: &HostRow,
+        now: Now,
+    ) -> Result<Option<BmcRow>, Rejection> {
+        let ground = self.ground(Some(before), &row.cluster, &row.rack, now);
+        match (change, &before.bmc) {
+            (Field::Unset, _) => Ok(None),
+            (Field::Set(change), base) => merge(base.as_ref(), change, false, ground).map(Some),
+            (Field::Keep, Some(base)) if before.cluster != row.cluster => {
+                merge(Some(base), BmcChange::default(), false, ground).map(Some)
+            }
+            (Field::Keep, Some(base)) => {
+                base.password.iter().try_for_each(|password| stays_open(password, ground.sealing))?;
+                Ok(Some(base.clone()))
+            }
+            (Field::Keep, None) => Ok(None),
+        }
+    }
+
+    /// While its password is being changed, a host's BMC settings stay as they are.
+    fn may_change(&self, before: &HostRow, row: &HostRow) -> Result<(), Rejection> {
+        let touches_bmc = before.bmc != row.bmc || before.rack != row.rack || before.cluster != row.cluster;
+        if touches_bmc { self.no_password_change(&row.id) } else { Ok(()) }
     }
 
     /// The zone of a host's place, if cluster, zone and rack exist, agree and have room.
@@ -225,6 +237,11 @@ impl Fleet {
             });
         }
         Ok(its.clone())
+    }
+
+    fn ground(&self, before: Option<&HostRow>, cluster: &ClusterId, rack: &RackId, now: Now) -> Ground<'_> {
+        let cluster = self.view.clusters.get(cluster).map(|cluster| &**cluster);
+        Ground { cluster, sealing: self.sealing(before, rack), fresh: fresh(now) }
     }
 
     fn sealing(&self, before: Option<&HostRow>, rack: &RackId) -> Sealing {
@@ -254,12 +271,12 @@ impl Fleet {
         self.touch(&row);
     }
 
-    fn change_host(&mut self, before: &HostRow, row: HostRow, now: Now) {
+    fn change_host(&mut self, before: &HostRow, row: HostRow, is_new_password: bool, now: Now) {
         if *before == row {
             return;
         }
         let id = row.id.clone();
-        let (_, refused) = self.with_refusal(before);
+        let assigned = assigned(&self.view, before);
         let was = self.view.agent_of(before).map(|agent| agent.id.clone());
         self.unindex_host(before);
         self.index_host(&row);
@@ -269,15 +286,11 @@ impl Fleet {
             if let Some(was) = &was {
                 self.draft.touched.entry(was.clone()).or_default().remove.insert(id.clone());
             }
-            if super::enablement::is_open(refused) {
+            if super::enablement::is_open(assigned.refusal) {
                 self.start_anew(&id, now);
             }
         }
-        if before.rack != row.rack
-            || before.cluster != row.cluster
-            || before.poll_interval != row.poll_interval
-            || before.bmc != row.bmc
-        {
+        if before.rack != row.rack || before.cluster != row.cluster {
             self.touch(&row);
         }
         if before.cluster != row.cluster || before.zone != row.zone {
@@ -285,7 +298,9 @@ impl Fleet {
             self.draft.power.insert(id.clone());
             self.move_alerts(&row);
         }
-        self.settle_host(&id, refused, now);
+        self.retell(&id, &assigned, now);
+        self.settle_pending(&id, is_new_password);
+        self.settle_facts(before, &id);
         if was != is {
             self.redispatch_host(&id, now);
         }
@@ -306,6 +321,8 @@ impl Fleet {
         self.unindex_host(&row);
         self.view.hosts.remove(id);
         self.view.power.remove(id);
+        self.forget_pending(id);
+        self.forget_facts(id);
         self.draft.clear(state_topic(&row));
         self.draft.records.push(Record::Remove(RowKey::Host(id.clone())));
         self.draft.records.push(Record::Remove(RowKey::Power(id.clone())));
@@ -333,6 +350,12 @@ impl Fleet {
     }
 }
 
+fn check_host(row: &HostRow) -> Result<(), Rejection> {
+    check_seconds("poll_interval", row.poll_interval)?;
+    check_seconds("action_timeout", row.action_timeout)?;
+    check_labels(&row.labels)
+}
+
 /// Where the counters of something new start: a host, BMC, rack or agent removed and made again must not count over the same numbers, or an
 /// agent that missed it would take the new one for the old.
 pub(super) fn fresh(now: Now) -> u64 {
@@ -347,6 +370,7 @@ mod tests {
     use picket_common::wire::assign::Assign;
     use picket_common::wire::down::Command;
 
+    use super::super::request::ClusterSpec;
     use super::super::testing::*;
     use super::super::{Effect, Request};
     use super::*;
@@ -364,8 +388,8 @@ mod tests {
         }
     }
 
-    fn cluster(zone: &str, poll_interval: Option<u64>) -> api::ClusterBody {
-        api::ClusterBody { zone: id(zone), poll_interval, action_timeout: None }
+    fn cluster(zone: &str, poll_interval: Option<u64>) -> ClusterSpec {
+        ClusterSpec { poll_interval, ..cluster_spec(zone) }
     }
 
     #[test]
@@ -420,8 +444,8 @@ mod tests {
         world.ask(patch(HostChange { maintenance: Some(true), ..HostChange::default() })).unwrap();
         assert_eq!(row(&world), HostRow { maintenance: true, ..before.clone() });
         assert!(world.assigns("r1").is_empty(), "nothing the agent needs to know");
-        let bmc = BmcChange { port: Some(6230), ..BmcChange::default() };
-        world.ask(patch(HostChange { bmc: Some(bmc), poll_interval: Some(30), ..HostChange::default() })).unwrap();
+        let bmc = Field::Set(BmcChange { port: Field::Set(6230), ..BmcChange::default() });
+        world.ask(patch(HostChange { bmc, poll_interval: Field::Set(30), ..HostChange::default() })).unwrap();
         let assigns = world.assigns("r1");
         let [Assign::Delta(delta)] = &assigns[..] else { panic!("{assigns:?}") };
         assert_eq!(delta.upsert[0].poll_interval_ms, 30_000);
@@ -435,16 +459,16 @@ mod tests {
     #[test]
     fn intervals_host_then_cluster_then_settings() {
         let mut world = World::running(2);
-        world.ask(Request::PatchHost(id("h1"), HostChange { poll_interval: Some(7), ..HostChange::default() })).unwrap();
+        world.ask(Request::PatchHost(id("h1"), HostChange { poll_interval: Field::Set(7), ..HostChange::default() })).unwrap();
         world.ask(Request::PutCluster(id("c1"), cluster("z1", Some(20)))).unwrap();
         let assigns = world.assigns("r1");
         let [Assign::Delta(delta)] = &assigns[..] else { panic!("{assigns:?}") };
         let intervals: Vec<_> = delta.upsert.iter().map(|host| host.poll_interval_ms).collect();
-        assert_eq!(intervals, [7_000, 20_000]);
+        assert_eq!(intervals, [20_000], "h1 has its own: nothing changes for it");
         world.ask(Request::PutCluster(id("c1"), cluster("z1", None))).unwrap();
         let assigns = world.assigns("r1");
         let [Assign::Delta(delta)] = &assigns[..] else { panic!("{assigns:?}") };
-        assert_eq!(delta.upsert[1].poll_interval_ms, 10_000);
+        assert_eq!(delta.upsert[0].poll_interval_ms, 10_000);
     }
 
     #[test]
@@ -497,7 +521,7 @@ mod tests {
             (operation(2), host.enablement, agent.generation),
             "to be judged with the assignment that has the host"
         );
-        let outcome = view.operations[&operation(1)].hosts[0].outcome.clone();
+        let outcome = world.part(1, "h1").outcome;
         assert!(matches!(outcome, Some(Outcome::Unknown(_))), "{outcome:?}");
     }
 
@@ -512,7 +536,7 @@ mod tests {
         let view = world.fleet.view();
         assert!(!view.hosts.contains_key(&id::<HostId>("h1")) && !view.power.contains_key(&id::<HostId>("h1")));
         assert_eq!(view.alerts["bmc-lost.h1"].state, AlertState::Resolved);
-        let outcome = |n| view.operations[&operation(n)].hosts[0].outcome.clone().unwrap();
+        let outcome = |n| world.part(n, "h1").outcome.unwrap();
         assert!(matches!(outcome(1), Outcome::Unknown(_)), "it was sent: nobody knows");
         assert_eq!(outcome(2), Outcome::Cancelled);
         assert!(world.history_of("h1").is_empty());

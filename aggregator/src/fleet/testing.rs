@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use picket_common::api::{CloudEvent, ClusterBody, HistoryEntry, HistoryWhat, RackBody, ZoneBody};
+use picket_common::api::{CloudEvent, Field, HistoryEntry, HistoryWhat, RackBody, ZoneBody};
 use picket_common::clock::Now;
 use picket_common::command::Action;
 use picket_common::id::{AgentId, HostId, OperationId};
 use picket_common::power::{Cause, Management, PowerState};
 use picket_common::seal::{Sealed, SealingKey};
-use picket_common::wire::assign::Assign;
+use picket_common::wire::assign::{Assign, SiteSettings as ToldSettings};
 use picket_common::wire::down::{Command, Reply};
 use picket_common::wire::report::{
     Gone, Heartbeat, Hello, ManagementReport, OperationReport, PowerReport, Progress, Report, Reports, Up,
@@ -21,7 +21,7 @@ use picket_common::wire::{Generation, Incarnation, Session, Time};
 use uuid::Uuid;
 
 use super::draft::{bytes_of, state_topic};
-use super::request::{BmcChange, Gate, HostSpec};
+use super::request::{BmcChange, ClusterSpec, Gate, Given, HostSpec};
 use super::view::{JoinTokenRow, PowerRow, Row, RowKey, SealedPassword, Settings};
 use super::*;
 
@@ -48,8 +48,22 @@ pub(crate) fn sealed(key: u8) -> SealedPassword {
     SealedPassword { agent_key: SealingKey([key; 32]), agent: Sealed(vec![key; 40]), recovery: Sealed(vec![0; 40]) }
 }
 
+pub(crate) fn given(key: u8, address: &str, username: &str) -> Given {
+    Given { address: address.into(), username: username.into(), password: sealed(key) }
+}
+
 pub(crate) fn ipmi(address: &str) -> BmcChange {
-    BmcChange { driver: Some("ipmi".into()), address: Some(address.into()), ..BmcChange::default() }
+    BmcChange { driver: Field::Set("ipmi".into()), address: Field::Set(address.into()), ..BmcChange::default() }
+}
+
+/// A BMC with a login: name `admin`, and a password sealed to the agent with this key.
+pub(crate) fn with_login(address: &str, key: u8) -> BmcChange {
+    let (username, password) = (Field::Set("admin".into()), Field::Set(given(key, address, "admin")));
+    BmcChange { username, password, ..ipmi(address) }
+}
+
+pub(crate) fn cluster_spec(zone: &str) -> ClusterSpec {
+    ClusterSpec { zone: id(zone), poll_interval: None, action_timeout: None, bmc: Field::Keep }
 }
 
 pub(crate) fn spec(cluster: &str, rack: &str, bmc: Option<BmcChange>) -> HostSpec {
@@ -60,6 +74,7 @@ pub(crate) fn spec(cluster: &str, rack: &str, bmc: Option<BmcChange>) -> HostSpe
         bmc,
         maintenance: false,
         poll_interval: None,
+        action_timeout: None,
         labels: BTreeMap::new(),
     }
 }
@@ -120,8 +135,7 @@ impl World {
 
     pub(crate) fn ground(&mut self, zone: &str, cluster: &str, rack: &str) {
         self.ask(Request::PutZone(id(zone), ZoneBody {})).unwrap();
-        let body = ClusterBody { zone: id(zone), poll_interval: None, action_timeout: None };
-        self.ask(Request::PutCluster(id(cluster), body)).unwrap();
+        self.ask(Request::PutCluster(id(cluster), cluster_spec(zone))).unwrap();
         self.ask(Request::PutRack(id(rack), RackBody { zone: id(zone) })).unwrap();
     }
 
@@ -206,11 +220,15 @@ impl World {
         assert_eq!(was.agents, is.agents);
         assert_eq!(was.join_tokens, is.join_tokens);
         assert_eq!(was.operations, is.operations);
+        assert_eq!(was.pending, is.pending);
+        assert_eq!(was.facts, is.facts);
+        assert_eq!(was.settings.api, is.settings.api);
         assert_eq!(was.alerts, is.alerts);
         assert_eq!(was.rack_hosts, is.rack_hosts);
         assert_eq!(was.cluster_hosts, is.cluster_hosts);
         assert_eq!(self.fleet.open, again.open);
         assert_eq!(self.fleet.done, again.done);
+        assert_eq!(self.fleet.done_parts, again.done_parts);
         assert_eq!(self.fleet.resolved, again.resolved);
         let states = self.retained.keys().filter(|topic| matches!(topic, Public::State(..))).count();
         assert_eq!(states, was.hosts.len(), "retained state is complete and has nothing else");
@@ -379,12 +397,36 @@ impl World {
         self.effects.iter().filter_map(command).collect()
     }
 
+    /// Assignments told to an agent.
     pub(crate) fn assigns(&self, agent: &str) -> Vec<Assign> {
-        let assign = |effect: &Effect| match effect {
+        let told = self.told_assign(agent);
+        told.filter(|assign| !matches!(assign, Assign::Settings(_))).collect()
+    }
+
+    /// Settings of the site told to an agent.
+    pub(crate) fn site_settings(&self, agent: &str) -> Vec<ToldSettings> {
+        let settings = |assign| match assign {
+            Assign::Settings(settings) => Some(settings),
+            _ => None,
+        };
+        self.told_assign(agent).filter_map(settings).collect()
+    }
+
+    fn told_assign(&self, agent: &str) -> impl Iterator<Item = Assign> {
+        let assign = move |effect: &Effect| match effect {
             Effect::Tell(to, Told::Assign(assign)) if to.as_str() == agent => Some(assign.clone()),
             _ => None,
         };
-        self.effects.iter().filter_map(assign).flatten().collect()
+        self.effects.iter().filter_map(assign).flatten()
+    }
+
+    /// A host's part of an operation.
+    pub(crate) fn part(&self, n: u128, host: &str) -> super::view::PartRow {
+        (*self.fleet.view.operations[&operation(n)].parts[&id::<HostId>(host)]).clone()
+    }
+
+    pub(crate) fn host(&self, host: &str) -> super::view::HostRow {
+        (*self.fleet.view.hosts[&id::<HostId>(host)]).clone()
     }
 
     pub(crate) fn history_of(&self, host: &str) -> Vec<HistoryWhat> {

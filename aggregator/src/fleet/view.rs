@@ -7,6 +7,7 @@ use imbl::{OrdMap, OrdSet};
 use jiff::Timestamp;
 use picket_common::api;
 use picket_common::command::{Action, BmcError, OperationState, Outcome};
+use picket_common::facts::Facts;
 use picket_common::id::{AgentId, ClusterId, HostId, OperationId, RackId, ZoneId};
 use picket_common::power::{Management, PowerState};
 use picket_common::seal::{Sealed, SealingKey};
@@ -35,15 +36,19 @@ pub struct View {
     /// API tokens by hash (SHA-256, hex).
     pub api_tokens: OrdMap<Arc<str>, Arc<ApiTokenRow>>,
     /// Operations that are not done, and the last ones that are.
-    pub operations: OrdMap<OperationId, Arc<OperationRow>>,
+    pub operations: OrdMap<OperationId, Arc<Operation>>,
+    /// Password changes that are not over.
+    pub pending: OrdMap<HostId, Arc<PendingPasswordRow>>,
+    /// What BMCs are and can do.
+    pub facts: OrdMap<HostId, Arc<FactsRow>>,
     /// Alerts firing, and the last ones resolved, by id.
     pub alerts: OrdMap<Arc<str>, Arc<api::Alert>>,
     /// Index: hosts of each rack that has any.
     pub rack_hosts: OrdMap<RackId, OrdSet<HostId>>,
     /// Index: hosts of each cluster that has any.
     pub cluster_hosts: OrdMap<ClusterId, OrdSet<HostId>>,
-    /// Site-wide settings that decisions need.
-    pub settings: Settings,
+    /// Site-wide settings.
+    pub settings: SiteSettings,
 }
 
 impl View {
@@ -75,19 +80,33 @@ impl View {
     }
 }
 
-/// Settings of the aggregator's own file that decisions need.
-#[derive(Debug, Clone, Copy)]
-pub struct Settings {
-    /// Default poll interval, in seconds.
-    pub sync_interval: u64,
-    /// Default time-out of operations, in seconds.
-    pub action_timeout: u64,
+/// Site-wide settings of both sources; what the API set goes before the file. See [`super::effective`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SiteSettings {
+    /// Of the aggregator's own file.
+    pub file: Settings,
+    /// Set by the API, stored.
+    pub api: Settings,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
-        Self { sync_interval: 10, action_timeout: 60 }
-    }
+/// Site-wide settings of one source: absent = it does not say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Poll interval, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sync_interval: Option<u64>,
+    /// Time-out of operations, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub action_timeout: Option<u64>,
+    /// Most polls that an agent may have in flight.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sync_poolsize: Option<u32>,
+    /// Option `interface` of the driver `ipmitool`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ipmitool_interface: Option<String>,
+    /// Option `retries` of the driver `ipmitool`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ipmitool_retries: Option<u32>,
 }
 
 /// A row of the store.
@@ -104,6 +123,10 @@ pub enum Row {
     ApiToken(ApiTokenRow),
     Operation(OperationRow),
     Alert(AlertRow),
+    Part(PartRow),
+    Pending(PendingPasswordRow),
+    Facts(FactsRow),
+    Settings(SettingsRow),
 }
 
 /// Names a row.
@@ -120,6 +143,10 @@ pub enum RowKey {
     ApiToken(String),
     Operation(OperationId),
     Alert(String),
+    Part(OperationId, HostId),
+    Pending(HostId),
+    Facts(HostId),
+    Settings,
 }
 
 impl Row {
@@ -137,6 +164,10 @@ impl Row {
             Self::ApiToken(row) => RowKey::ApiToken(row.hash.clone()),
             Self::Operation(row) => RowKey::Operation(row.id),
             Self::Alert(row) => RowKey::Alert(row.id.clone()),
+            Self::Part(row) => RowKey::Part(row.operation, row.host.clone()),
+            Self::Pending(row) => RowKey::Pending(row.host.clone()),
+            Self::Facts(row) => RowKey::Facts(row.host.clone()),
+            Self::Settings(_) => RowKey::Settings,
         }
     }
 }
@@ -163,6 +194,40 @@ pub struct ClusterRow {
     pub poll_interval: Option<u64>,
     /// Time-out of operations, in seconds.
     pub action_timeout: Option<u64>,
+    /// What its hosts inherit where they have no BMC setting of their own.
+    pub bmc: DefaultsRow,
+}
+
+/// BMC settings that a cluster's hosts inherit; port and options only with the same driver, the password only with the name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DefaultsRow {
+    /// Driver name, lower case.
+    pub driver: Option<String>,
+    /// Port.
+    pub port: Option<u16>,
+    /// Login name.
+    pub username: Option<String>,
+    /// Login password; only beside a login name.
+    pub password: Option<SharedPassword>,
+    /// The driver's options; only beside a driver.
+    pub options: BTreeMap<String, String>,
+}
+
+/// A password that several agents can open, and the aggregator cannot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedPassword {
+    /// Copies by the key they are sealed to.
+    pub copies: Vec<(SealingKey, Sealed)>,
+    /// Sealed to the site's recovery key.
+    pub recovery: Sealed,
+}
+
+impl SharedPassword {
+    /// The copy that the agent with this key can open.
+    #[must_use]
+    pub fn copy_for(&self, key: &SealingKey) -> Option<&Sealed> {
+        self.copies.iter().find(|(of, _)| of == key).map(|(_, sealed)| sealed)
+    }
 }
 
 /// A rack.
@@ -199,26 +264,28 @@ pub struct HostRow {
     pub maintenance: bool,
     /// Poll interval, in seconds.
     pub poll_interval: Option<u64>,
+    /// Time-out of operations, in seconds.
+    pub action_timeout: Option<u64>,
     /// Free words.
     pub labels: BTreeMap<String, String>,
 }
 
-/// A BMC's settings.
+/// A host's own BMC settings; what is absent is inherited: [`super::effective`] says what is in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BmcRow {
     /// Driver name, lower case.
-    pub driver: String,
-    /// IP address or name.
+    pub driver: Option<String>,
+    /// IP address or name; never inherited.
     pub address: String,
     /// Port.
     pub port: Option<u16>,
     /// Login name.
-    pub username: String,
-    /// Login password, sealed twice; absent = none was set.
+    pub username: Option<String>,
+    /// Login password, sealed twice, for this address and login name; only beside a login name of its own.
     pub password: Option<SealedPassword>,
     /// The driver's options.
     pub options: BTreeMap<String, String>,
-    /// Grows whenever one of the above changes.
+    /// Grows whenever what the agent is told of this BMC changes, whoever set it.
     pub revision: u64,
 }
 
@@ -348,7 +415,37 @@ pub fn token_id(hash: &str) -> &str {
     hash.get(..16).unwrap_or(hash)
 }
 
-/// An operation.
+/// An operation with its parts: kept apart, so that a part that goes on costs no more with ten thousand others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operation {
+    /// What was asked.
+    pub row: OperationRow,
+    /// Per host.
+    pub parts: OrdMap<HostId, Arc<PartRow>>,
+    /// How many parts have not ended.
+    pub open: usize,
+}
+
+impl Operation {
+    /// An operation and its parts.
+    #[must_use]
+    pub fn new(row: OperationRow, parts: impl IntoIterator<Item = PartRow>) -> Self {
+        let parts: OrdMap<HostId, Arc<PartRow>> = parts.into_iter().map(|part| (part.host.clone(), Arc::new(part))).collect();
+        let open = parts.values().filter(|part| part.state != OperationState::Done).count();
+        Self { row, parts, open }
+    }
+
+    /// When the last part ended; absent while one has not. Looks at every part of an operation that has ended.
+    #[must_use]
+    pub fn ended_at(&self) -> Option<Timestamp> {
+        if self.open > 0 {
+            return None;
+        }
+        self.parts.values().filter_map(|part| part.done_at).max()
+    }
+}
+
+/// What was asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperationRow {
     /// Its id.
@@ -363,15 +460,17 @@ pub struct OperationRow {
     pub reason: Option<String>,
     /// When it was accepted.
     pub accepted_at: Timestamp,
-    /// Nothing is begun after this.
+    /// The last of its parts' deadlines.
     pub deadline: Timestamp,
-    /// Per host.
-    pub hosts: Vec<OperationHostRow>,
+    /// Pause between the starts of two hosts, in milliseconds.
+    pub stagger_ms: u64,
 }
 
 /// One host's part of an operation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OperationHostRow {
+pub struct PartRow {
+    /// Of which operation.
+    pub operation: OperationId,
     /// Which host.
     pub host: HostId,
     /// How far.
@@ -380,6 +479,12 @@ pub struct OperationHostRow {
     pub outcome: Option<Outcome>,
     /// Whether somebody wants it taken back and the agent has not said yet what came of it.
     pub cancelling: bool,
+    /// Whether people worked on the host when it was accepted.
+    pub maintenance: bool,
+    /// It is not sent before this.
+    pub starts_at: Timestamp,
+    /// Nothing is begun after this.
+    pub deadline: Timestamp,
     /// When it was handed to the broker.
     pub sent_at: Option<Timestamp>,
     /// The host's enablement then: under another one it is not sent again.
@@ -388,6 +493,62 @@ pub struct OperationHostRow {
     pub admitted_at: Option<Timestamp>,
     /// When it ended.
     pub done_at: Option<Timestamp>,
+}
+
+/// A password change that is not over: what is in force on the BMC is not known here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingPasswordRow {
+    /// Which host.
+    pub host: HostId,
+    /// The operation that changes it.
+    pub operation: OperationId,
+    /// The BMC's address the new password is sealed for.
+    pub address: String,
+    /// The login name it is sealed for.
+    pub username: String,
+    /// The new password.
+    pub password: SealedPassword,
+    /// Revision of the BMC settings that the change starts from.
+    pub base_revision: u64,
+    /// Revision they will have when the new password is in force.
+    pub revision: u64,
+    /// When it was asked for.
+    pub asked_at: Timestamp,
+    /// Since when the BMC is known to take neither password.
+    pub neither_since: Option<Timestamp>,
+}
+
+/// What a BMC is and can do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FactsRow {
+    /// Which host.
+    pub host: HostId,
+    /// What was learned last.
+    pub facts: Facts,
+    /// Revision of the BMC settings it was learned with.
+    pub revision: u64,
+    /// When.
+    pub observed_at: Timestamp,
+    /// What was learned with settings before this revision is of another BMC.
+    pub least_revision: u64,
+    /// The identity of the machine that is taken for the right one.
+    pub pinned: Option<String>,
+}
+
+impl FactsRow {
+    /// Whether the machine that answered last is not the one that is taken for the right one. A BMC that does not say who it is
+    /// contradicts nothing.
+    #[must_use]
+    pub fn identity_differs(&self) -> bool {
+        matches!((&self.pinned, &self.facts.identity), (Some(pinned), Some(found)) if pinned != found)
+    }
+}
+
+/// What the API set of the site's settings: JSON of [`Settings`], which grows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingsRow {
+    /// See [`Settings`].
+    pub json: String,
 }
 
 /// An alert as the store keeps it: JSON, for [`api::Alert`] leaves fields out, which postcard cannot.

@@ -5,6 +5,7 @@ mod history;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod v1;
 
 use std::error::Error;
 use std::fs::OpenOptions;
@@ -22,8 +23,8 @@ use crate::context::{HistoryError, HistorySource};
 use crate::fleet::Record;
 use crate::fleet::view::Row;
 
-/// Schema of this program. Older ones are migrated when there are any; newer ones are refused.
-const SCHEMA: u64 = 1;
+/// Schema of this program. Older ones are migrated, and their file kept as it was; newer ones are refused.
+const SCHEMA: u64 = 2;
 /// Page cache, in bytes: the rows live in the view, only histories are read from here.
 const CACHE: usize = 64 << 20;
 /// File within the state directory.
@@ -55,6 +56,15 @@ pub enum StoreError {
     Newer {
         /// Its schema.
         found: u64,
+    },
+    /// The file of an older schema could not be copied, so it is not migrated either.
+    #[error("keeping a copy of the older store {path} before it is migrated")]
+    Copy {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: Cause,
     },
     /// Another store lies where this one was.
     #[error("the store was replaced while the aggregator ran: restart it")]
@@ -105,7 +115,12 @@ pub struct Loaded {
     pub next_sequence: u64,
 }
 
-type Opener = Box<dyn Fn() -> Result<Database, Cause> + Send + Sync>;
+/// Where the database lies.
+struct Medium {
+    open: Box<dyn Fn() -> Result<Database, Cause> + Send + Sync>,
+    /// Keeps a copy of what lies there, while it is closed, under the number of its schema.
+    keep_copy: Box<dyn Fn(u64) -> Result<(), Cause> + Send + Sync>,
+}
 
 /// The store; clones are the same store.
 #[derive(Clone)]
@@ -113,27 +128,36 @@ pub struct Store(Arc<Shared>);
 
 struct Shared {
     path: PathBuf,
-    opener: Opener,
+    medium: Medium,
     incarnation: Uuid,
     /// Absent after a failed reopening.
     database: RwLock<Option<Database>>,
 }
 
 impl Store {
-    /// Opens the store in `state_dir`, or makes it there (mode 0600).
+    /// Opens the store in `state_dir`, or makes it there (mode 0600). One of an older schema is migrated, after a copy of its file
+    /// was put beside it as `store.redb.schema-N`.
     ///
     /// # Errors
     /// [`StoreError::Open`], [`StoreError::Newer`], [`StoreError::Failed`].
     pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
         let path = state_dir.join(FILE);
-        let file = path.clone();
-        Self::open_with(path, Box::new(move || open_file(&file)))
+        let (file, original) = (path.clone(), path.clone());
+        let medium =
+            Medium { open: Box::new(move || open_file(&file)), keep_copy: Box::new(move |schema| keep_copy(&original, schema)) };
+        Self::open_with(path, medium)
     }
 
-    fn open_with(path: PathBuf, opener: Opener) -> Result<Self, StoreError> {
-        let database = opener().map_err(|source| StoreError::Open { path: path.clone(), source })?;
+    fn open_with(path: PathBuf, medium: Medium) -> Result<Self, StoreError> {
+        let cannot = |source| StoreError::Open { path: path.clone(), source };
+        let mut database = (medium.open)().map_err(cannot)?;
+        if let Some(older) = schema_of(&database)?.filter(|schema| *schema < SCHEMA) {
+            drop(database);
+            (medium.keep_copy)(older).map_err(|source| StoreError::Copy { path: path.clone(), source })?;
+            database = (medium.open)().map_err(cannot)?;
+        }
         let incarnation = prepare(&database)?;
-        Ok(Self(Arc::new(Shared { path, opener, incarnation, database: RwLock::new(Some(database)) })))
+        Ok(Self(Arc::new(Shared { path, medium, incarnation, database: RwLock::new(Some(database)) })))
     }
 
     /// Closes and opens the file again: the way on after a failed commit.
@@ -144,7 +168,7 @@ impl Store {
         let mut place = self.0.database.write().unwrap_or_else(PoisonError::into_inner);
         // The old one first: it holds the lock on the file.
         drop(place.take());
-        let database = (self.0.opener)().map_err(|source| StoreError::Open { path: self.0.path.clone(), source })?;
+        let database = (self.0.medium.open)().map_err(|source| StoreError::Open { path: self.0.path.clone(), source })?;
         if prepare(&database)? != self.0.incarnation {
             return Err(StoreError::Replaced);
         }
@@ -218,6 +242,30 @@ fn open_file(path: &Path) -> Result<Database, Cause> {
     Ok(redb::Builder::new().set_cache_size(CACHE).create_with_backend(FileBackend::new(file)?)?)
 }
 
+/// Puts a copy beside the file. One of an earlier attempt is replaced: the file is still what it was.
+fn keep_copy(path: &Path, schema: u64) -> Result<(), Cause> {
+    let copy = path.with_file_name(format!("{FILE}.schema-{schema}"));
+    let unfinished = path.with_file_name(format!("{FILE}.schema-{schema}.unfinished"));
+    std::fs::copy(path, &unfinished)?;
+    std::fs::File::open(&unfinished)?.sync_all()?;
+    std::fs::rename(&unfinished, &copy)?;
+    if let Some(folder) = path.parent() {
+        std::fs::File::open(folder)?.sync_all()?;
+    }
+    tracing::info!(copy = %copy.display(), "the store is of an older schema: a copy is kept, then it is migrated");
+    Ok(())
+}
+
+/// The schema of what is in a database; none if nothing is.
+fn schema_of(database: &Database) -> Result<Option<u64>, StoreError> {
+    let transaction = database.begin_read().map_err(StoreError::failed("opening"))?;
+    match transaction.open_table(META) {
+        Ok(meta) => Ok(meta.get(SCHEMA_KEY).map_err(StoreError::failed("opening"))?.map(|value| value.value())),
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(StoreError::failed("opening")(error)),
+    }
+}
+
 /// Two-phase commit and a saved allocator state: a torn write cannot pass for a commit, and opening after a crash is quick.
 fn begin(database: &Database) -> Result<WriteTransaction, StoreError> {
     let mut transaction = database.begin_write().map_err(StoreError::failed("writing"))?;
@@ -226,7 +274,7 @@ fn begin(database: &Database) -> Result<WriteTransaction, StoreError> {
     Ok(transaction)
 }
 
-/// Makes the tables of a new store, checks the schema of an old one; its incarnation.
+/// Makes the tables of a new store, migrates an older one, refuses a newer one; its incarnation.
 fn prepare(database: &Database) -> Result<Uuid, StoreError> {
     let transaction = begin(database)?;
     let incarnation = {
@@ -234,6 +282,10 @@ fn prepare(database: &Database) -> Result<Uuid, StoreError> {
         let found = meta.get(SCHEMA_KEY).map_err(StoreError::failed("opening"))?.map(|value| value.value());
         match found {
             Some(found) if found > SCHEMA => return Err(StoreError::Newer { found }),
+            Some(1) => {
+                rows::migrate_v1(&transaction)?;
+                meta.insert(SCHEMA_KEY, SCHEMA).map_err(StoreError::failed("migrating"))?;
+            }
             Some(_) => {}
             None => drop(meta.insert(SCHEMA_KEY, SCHEMA).map_err(StoreError::failed("making"))?),
         }

@@ -2,17 +2,39 @@
 
 use redb::{ReadTransaction, ReadableTable as _, TableDefinition, WriteTransaction};
 
-use super::{Cause, StoreError};
+use super::{Cause, StoreError, v1};
 use crate::fleet::Record;
 use crate::fleet::view::{Row, RowKey};
 
 /// (kind, id) → [`VERSION`], postcard of [`Row`].
 pub(super) const ROWS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("rows");
-/// Form of the rows. A changed form gets the next number, and the old one a reading of its own in [`decode`].
-const VERSION: u8 = 1;
+/// Form of the rows. A changed form gets the next number together with the schema, and the old one is frozen as [`v1`] is.
+const VERSION: u8 = 2;
 
 pub(super) fn make(transaction: &WriteTransaction) -> Result<(), StoreError> {
     transaction.open_table(ROWS).map(drop).map_err(StoreError::failed("making"))
+}
+
+/// Rewrites the rows of schema 1 as they are kept now.
+pub(super) fn migrate_v1(transaction: &WriteTransaction) -> Result<(), StoreError> {
+    let mut table = transaction.open_table(ROWS).map_err(StoreError::failed("migrating"))?;
+    let mut rows = Vec::new();
+    for entry in table.iter().map_err(StoreError::failed("migrating"))? {
+        let (key, value) = entry.map_err(StoreError::failed("migrating"))?;
+        let (kind, id) = key.value();
+        let damaged = |source| StoreError::Damaged { kind: kind.to_owned(), id: id.to_owned(), source };
+        let read = match value.value().split_first() {
+            Some((&v1::VERSION, body)) => v1::read(body),
+            _ => Err("not a row of schema 1".into()),
+        };
+        rows.extend(read.map_err(damaged)?);
+    }
+    for row in rows {
+        let (kind, id) = place(&row.key());
+        let bytes = encode(&row).map_err(StoreError::failed("encoding a row of"))?;
+        table.insert((kind, id.as_str()), bytes.as_slice()).map_err(StoreError::failed("migrating"))?;
+    }
+    Ok(())
 }
 
 pub(super) fn load(transaction: &ReadTransaction) -> Result<Vec<Row>, StoreError> {
@@ -74,5 +96,9 @@ fn place(key: &RowKey) -> (&'static str, String) {
         RowKey::ApiToken(hash) => ("api-token", hash.clone()),
         RowKey::Operation(id) => ("operation", id.to_string()),
         RowKey::Alert(id) => ("alert", id.clone()),
+        RowKey::Part(operation, host) => ("operation-part", format!("{operation}/{host}")),
+        RowKey::Pending(host) => ("pending-password", host.to_string()),
+        RowKey::Facts(host) => ("facts", host.to_string()),
+        RowKey::Settings => ("settings", String::new()),
     }
 }

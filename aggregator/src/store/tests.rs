@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::{SignedDuration, Timestamp};
 use picket_common::api::HistoryWhat;
+use picket_common::command::{Action, OperationState, Outcome};
 use picket_common::power::{Cause as PowerCause, PowerState};
+use picket_common::seal::{Sealed, SealingKey};
 use redb::{ReadableTableMetadata as _, StorageBackend};
 
 use super::*;
-use crate::fleet::view::{PowerRow, RowKey, ZoneRow};
+use crate::fleet::view::{PartRow, PowerRow, RowKey, ZoneRow};
 
 fn host(name: &str) -> HostId {
     name.parse().unwrap()
@@ -77,7 +79,7 @@ fn a_newer_schema_and_a_damaged_row_are_refused_by_name() {
     store
         .with(|database| {
             let transaction = begin(database)?;
-            transaction.open_table(rows::ROWS).unwrap().insert(("zone", "z9"), [2, 1].as_slice()).unwrap();
+            transaction.open_table(rows::ROWS).unwrap().insert(("zone", "z9"), [9, 1].as_slice()).unwrap();
             transaction.commit().map_err(StoreError::failed("writing"))
         })
         .unwrap();
@@ -93,8 +95,8 @@ fn a_newer_schema_and_a_damaged_row_are_refused_by_name() {
         .unwrap();
     drop(store);
     let error = Store::open(folder.path()).map(drop).unwrap_err();
-    assert!(matches!(error, StoreError::Newer { found: 2 }), "{error}");
-    assert!(error.to_string().contains("schema 2"), "{error}");
+    assert!(matches!(error, StoreError::Newer { found } if found == SCHEMA + 1), "{error}");
+    assert!(error.to_string().contains(&format!("schema {}", SCHEMA + 1)), "{error}");
 }
 
 #[test]
@@ -239,8 +241,8 @@ impl StorageBackend for Disk {
 
 fn store_on(disk: &Disk) -> Result<Store, StoreError> {
     let disk = disk.clone();
-    let opener = move || -> Result<Database, Cause> { Ok(redb::Builder::new().create_with_backend(disk.clone())?) };
-    Store::open_with("memory".into(), Box::new(opener))
+    let open = move || -> Result<Database, Cause> { Ok(redb::Builder::new().create_with_backend(disk.clone())?) };
+    Store::open_with("memory".into(), Medium { open: Box::new(open), keep_copy: Box::new(|_| Ok(())) })
 }
 
 #[test]
@@ -284,4 +286,170 @@ fn a_failed_store_says_so_and_works_again_once_reopened() {
     store.reopen().unwrap();
     store.commit(&[zone("z3")]).unwrap();
     assert!(keys(&store).contains(&RowKey::Zone("z3".parse().unwrap())));
+}
+
+/// Rows as Picket 0.1 wrote them, hex: a zone, a host with a password, one without, an operation of two hosts.
+const V1_ROWS: [(&str, &str, &str); 4] = [
+    ("zone", "z1", "0100027a310100"),
+    (
+        "host",
+        "h1",
+        "0103026831027a310263310272310101ac020107726564666973680831302e302e302e3101fb410561646d696e0103030303\
+         0303030303030303030303030303030303030303030303030303030302040501060103746c7302636180a0f1c2b134010105\
+         01026f73056c696e7578",
+    ),
+    (
+        "host",
+        "h2",
+        "0103026832027a310263310272310101ac020107726564666973680831302e302e302e3101fb4100000103746c7302636180\
+         a0f1c2b13401010501026f73056c696e7578",
+    ),
+    (
+        "operation",
+        "00000000-0000-0000-0000-000000000007",
+        "01081000000000000000000000000000000007020103616e6e0014323032372d30312d31355430383a30303a30305a143230\
+         32372d30312d31355430383a30313a30305a020268310301070178000114323032372d30312d31355430383a30303a30305a\
+         01ac0200000268320100000114323032372d30312d31355430383a30303a30305a01ac020000",
+    ),
+];
+
+fn v1_rows() -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    use super::v1::*;
+    let id = picket_common::id::OperationId(Uuid::from_u128(7));
+    let at = Timestamp::from_second(1_800_000_000).unwrap();
+    let host = |name: &str, bmc| HostRow {
+        id: name.parse().unwrap(),
+        zone: "z1".parse().unwrap(),
+        cluster: "c1".parse().unwrap(),
+        rack: "r1".parse().unwrap(),
+        oobm: Some(true),
+        enablement: 300,
+        bmc: Some(bmc),
+        maintenance: true,
+        poll_interval: Some(5),
+        labels: [("os".to_owned(), "linux".to_owned())].into(),
+    };
+    let bmc = |username: &str, password| BmcRow {
+        driver: "redfish".into(),
+        address: "10.0.0.1".into(),
+        port: Some(8443),
+        username: username.into(),
+        password,
+        options: [("tls".to_owned(), "ca".to_owned())].into(),
+        revision: 1_800_000_000_000,
+    };
+    let password = SealedPassword { agent_key: SealingKey([3; 32]), agent: Sealed(vec![4, 5]), recovery: Sealed(vec![6]) };
+    let part = |name: &str, state, outcome| OperationHostRow {
+        host: name.parse().unwrap(),
+        state,
+        outcome,
+        cancelling: false,
+        sent_at: Some(at),
+        sent_enablement: Some(300),
+        admitted_at: None,
+        done_at: None,
+    };
+    let operation = OperationRow {
+        id,
+        operation: Action::Cycle,
+        on_if_off: true,
+        principal: "ann".into(),
+        reason: None,
+        accepted_at: at,
+        deadline: at + SignedDuration::from_secs(60),
+        hosts: vec![part("h1", OperationState::Done, Some(Outcome::Unknown("x".into()))), part("h2", OperationState::Sent, None)],
+    };
+    let rows = [
+        ("zone", "z1", super::v1::Row::Zone(super::v1::ZoneRow { id: "z1".parse().unwrap(), oobm: Some(false) })),
+        ("host", "h1", super::v1::Row::Host(host("h1", bmc("admin", Some(password))))),
+        ("host", "h2", super::v1::Row::Host(host("h2", bmc("", None)))),
+        ("operation", "00000000-0000-0000-0000-000000000007", super::v1::Row::Operation(operation)),
+    ];
+    rows.into_iter().map(|(kind, id, row)| (kind, id, postcard::to_extend(&row, vec![super::v1::VERSION]).unwrap())).collect()
+}
+
+#[test]
+fn the_rows_of_schema_1_stay_what_they_were() {
+    let rows = v1_rows();
+    let written: Vec<_> = rows.iter().map(|(kind, id, bytes)| (*kind, *id, hex::encode(bytes))).collect();
+    assert_eq!(written, V1_ROWS.map(|(kind, id, pinned)| (kind, id, pinned.to_owned())));
+}
+
+/// A store as Picket 0.1 left it.
+fn fill_v1(database: &Database) {
+    let transaction = begin(database).unwrap();
+    {
+        let mut meta = transaction.open_table(META).unwrap();
+        meta.insert(SCHEMA_KEY, 1).unwrap();
+        meta.insert(NEXT_SEQUENCE_KEY, 42).unwrap();
+        transaction.open_table(IDENTITY).unwrap().insert(INCARNATION_KEY, 99).unwrap();
+        let mut table = transaction.open_table(rows::ROWS).unwrap();
+        for (kind, id, pinned) in V1_ROWS {
+            table.insert((kind, id), hex::decode(pinned).unwrap().as_slice()).unwrap();
+        }
+    }
+    history::make(&transaction).unwrap();
+    transaction.commit().unwrap();
+}
+
+fn is_migrated(store: &Store) {
+    assert_eq!(store.incarnation(), Uuid::from_u128(99));
+    let loaded = store.load().unwrap();
+    assert_eq!(loaded.next_sequence, 42);
+    let row = |key: RowKey| loaded.rows.iter().find(|row| row.key() == key).unwrap_or_else(|| panic!("no {key:?}")).clone();
+    assert_eq!(loaded.rows.len(), 6);
+    let (Row::Host(h1), Row::Host(h2)) = (row(RowKey::Host(host("h1"))), row(RowKey::Host(host("h2")))) else { panic!() };
+    let (own, bare) = (h1.bmc.unwrap(), h2.bmc.unwrap());
+    assert_eq!((own.driver.as_deref(), own.port, own.username.as_deref()), (Some("redfish"), Some(8443), Some("admin")));
+    assert_eq!((own.revision, own.password.unwrap().agent.0, h1.poll_interval), (1_800_000_000_000, vec![4, 5], Some(5)));
+    assert_eq!((bare.username, bare.password, h2.action_timeout), (None, None, None));
+    let id = picket_common::id::OperationId(Uuid::from_u128(7));
+    let part = |name: &str| match row(RowKey::Part(id, host(name))) {
+        Row::Part(part) => part,
+        other => panic!("{other:?}"),
+    };
+    let PartRow { state, starts_at, deadline, sent_enablement, .. } = part("h2");
+    let Row::Operation(operation) = row(RowKey::Operation(id)) else { panic!() };
+    assert_eq!((state, starts_at, deadline), (OperationState::Sent, operation.accepted_at, operation.deadline));
+    assert_eq!((sent_enablement, operation.operation, operation.stagger_ms), (Some(300), Action::Cycle, 0));
+    assert_eq!(part("h1").outcome, Some(Outcome::Unknown("x".into())));
+}
+
+#[test]
+fn schema_1_is_migrated_and_its_file_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, copy) = (folder.path().join(FILE), folder.path().join("store.redb.schema-1"));
+    fill_v1(&open_file(&path).unwrap());
+    is_migrated(&Store::open(folder.path()).unwrap());
+    let old = redb::Builder::new().open(&copy).unwrap();
+    assert_eq!(schema_of(&old).unwrap(), Some(1));
+    assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
+    drop(old);
+    std::fs::remove_file(&copy).unwrap();
+    is_migrated(&Store::open(folder.path()).unwrap());
+    assert!(!copy.exists(), "once is enough");
+}
+
+#[test]
+fn without_a_copy_nothing_is_migrated() {
+    let folder = tempfile::tempdir().unwrap();
+    fill_v1(&open_file(&folder.path().join(FILE)).unwrap());
+    std::fs::create_dir(folder.path().join("store.redb.schema-1")).unwrap();
+    let error = Store::open(folder.path()).map(drop).unwrap_err();
+    assert!(matches!(error, StoreError::Copy { .. }), "{error}");
+    assert_eq!(schema_of(&open_file(&folder.path().join(FILE)).unwrap()).unwrap(), Some(1));
+}
+
+#[test]
+fn a_migration_is_whole_or_has_not_begun() {
+    let mut crashed = 0;
+    for syncs in 0..12 {
+        let disk = Disk::default();
+        disk.dies_after(u64::MAX);
+        fill_v1(&redb::Builder::new().create_with_backend(disk.clone()).unwrap());
+        disk.dies_after(syncs);
+        crashed += usize::from(store_on(&disk).is_err());
+        is_migrated(&store_on(&disk.torn()).unwrap());
+    }
+    assert!(crashed > 2, "only {crashed} crashes were tried");
 }

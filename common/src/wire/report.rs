@@ -129,6 +129,18 @@ pub enum InForce {
     Neither,
 }
 
+impl InForce {
+    /// Lower-case name, as in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Old => "old",
+            Self::Neither => "neither",
+        }
+    }
+}
+
 /// How far an operation is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperationReport {

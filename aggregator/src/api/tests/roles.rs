@@ -58,12 +58,18 @@ fn body(method: &str, path: &str) -> &'static str {
         ("PUT", "/v1/clusters/{cluster}" | "/v1/racks/{rack}") => r#"{"zone":"z1"}"#,
         ("PUT", "/v1/hosts/{host}") => r#"{"cluster":"c1","rack":"r1"}"#,
         ("POST", "/v1/hosts/{host}/power") => r#"{"operation":"off"}"#,
+        ("POST", "/v1/hosts/{host}/bootdev") => r#"{"device":"pxe"}"#,
+        ("POST", "/v1/hosts/{host}/bmc/resolve-password") => r#"{"in_force":"new"}"#,
+        ("POST", "/v1/operations") => r#"{"select":"h1","operation":"off"}"#,
+        ("POST", "/v1/racks/{rack}/secrets") => RESEAL,
         ("POST", "/v1/agents/tokens") => r#"{"rack":"r1"}"#,
         ("POST", "/v1/consumers") => r#"{"name":"nagios"}"#,
         ("POST", "/v1/tokens") => r#"{"name":"bob","role":"viewer"}"#,
         _ => "",
     }
 }
+
+const RESEAL: &str = r#"{"sealing_key":"0000000000000000000000000000000000000000000000000000000000000000","items":[]}"#;
 
 #[tokio::test]
 async fn every_route_is_closed_to_strangers() {
@@ -130,7 +136,17 @@ async fn every_route_and_every_role() {
 PUT    /v1/zones/{zone}                     - - - - yes
 DELETE /v1/zones/{zone}                     - - - - yes
 PUT    /v1/clusters/{cluster}               - - - - yes
+PATCH  /v1/clusters/{cluster}               - - - - yes
 DELETE /v1/clusters/{cluster}               - - - - yes
+GET    /v1/racks/{rack}/secrets             - - - - yes
+POST   /v1/racks/{rack}/secrets             - - - - yes
+POST   /v1/hosts/{host}/identify            - yes yes - yes
+POST   /v1/hosts/{host}/bootdev             - yes yes - yes
+POST   /v1/hosts/{host}/bmc/test            - yes yes - yes
+POST   /v1/hosts/{host}/bmc/change-password - - - - yes
+POST   /v1/hosts/{host}/bmc/resolve-password - - - - yes
+POST   /v1/operations                       - yes yes - yes
+PATCH  /v1/settings                         - - - - yes
 PUT    /v1/racks/{rack}                     - - - - yes
 DELETE /v1/racks/{rack}                     - - - - yes
 PUT    /v1/hosts/{host}                     - - - - yes
@@ -176,9 +192,7 @@ async fn what_lies_outside_a_scope_is_not_there() {
         view.api_tokens.insert(row.hash.as_str().into(), Arc::new(row));
         for host in ["h1", "h3"] {
             let id = picket_common::id::OperationId(uuid_now());
-            let mut row = operation_row(id, false);
-            row.hosts[0].host = host.parse().unwrap();
-            view.operations.insert(id, Arc::new(row));
+            view.operations.insert(id, Arc::new(operation_row(id, host, false)));
         }
     });
     let narrow = async |method: Method, path: &str, body: &'static str| {

@@ -42,6 +42,9 @@ pub fn what(what: &HistoryWhat) -> String {
         HistoryWhat::Management { new, .. } => format!("management {new}"),
         HistoryWhat::OperationAccepted { action, .. } => format!("{action} ordered"),
         HistoryWhat::OperationDone { result, .. } => format!("operation {result}"),
+        HistoryWhat::PasswordChange { in_force, .. } => format!("password: {} in force", in_force.as_str()),
+        HistoryWhat::Facts { identity_differs: true, .. } => "another machine".to_owned(),
+        HistoryWhat::Facts { .. } => "facts".to_owned(),
         HistoryWhat::Gap { first, last } => format!("gap {first}-{last}"),
         HistoryWhat::Snapshot { power, .. } => format!("snapshot {power}"),
     }
@@ -65,6 +68,12 @@ pub fn detail(what: &HistoryWhat) -> Option<String> {
         HistoryWhat::OperationDone { operation_id, detail, .. } => {
             let detail = detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default();
             Some(format!("{operation_id}{detail}"))
+        }
+        HistoryWhat::PasswordChange { operation_id, .. } => Some(operation_id.to_string()),
+        HistoryWhat::Facts { identity, firmware, .. } => {
+            let of = |name: &str, value: &Option<String>| value.as_ref().map(|value| format!("{name} {value}"));
+            let known: Vec<String> = [of("identity", identity), of("firmware", firmware)].into_iter().flatten().collect();
+            Some(known.join(", "))
         }
         HistoryWhat::Gap { .. } => Some("reports were lost for good here".to_owned()),
         HistoryWhat::Snapshot { .. } => Some("as the agent knew it after a gap".to_owned()),
