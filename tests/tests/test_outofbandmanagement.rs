@@ -8,6 +8,8 @@
 
 use std::time::Duration;
 
+use anyhow::{Result, ensure};
+use picket_tests::eventually::eventually;
 use picket_tests::harness::{Agent, Answer, Site, host_body};
 use picket_tests::peers::ipmisim::Ipmisim;
 use picket_tests::peers::{Power, User};
@@ -19,6 +21,7 @@ const HOST: &str = "h1";
 /// Exit codes of `picketctl`.
 const OK: i32 = 0;
 const USAGE: i32 = 2;
+const NONE_SUCCEEDED: i32 = 3;
 const REFUSED: i32 = 6;
 const NOT_FOUND: i32 = 8;
 
@@ -251,4 +254,37 @@ fn test_oobm_multiple_mgmt_server_ownership() {
     stage.assert_issue("on", Power::On);
     assert_eq!(stage.bmc.actions().unwrap(), ["power_on"], "ordered by more than the owner");
     drop(live);
+}
+#[test]
+fn test_oobm_zchange_password() {
+    let stage = Stage::enabled(Power::On);
+    let answer = stage.site.api("POST", "/v1/hosts/h1/bmc/change-password", Some(&json!({ "password": "Kv3-otter" }))).unwrap();
+    let operation = answer["id"].as_str().unwrap_or_else(|| panic!("not accepted: {answer}")).to_owned();
+    let done = stage.site.json(&["op", "wait", &operation]).unwrap();
+    assert_eq!(done["hosts"][0]["result"], "changed", "{done}");
+    stage.assert_issue_status("on");
+
+    // The old password again: the BMC has the new one, so logins are refused and exactly one alert says so.
+    let set = |password: &str| {
+        let answer = stage.site.ctl_with(&["hosts", "set", HOST, "--password-stdin"], password).unwrap();
+        assert_eq!(answer.code, OK, "{answer:?}");
+    };
+    set("password");
+    stage.site.until(HOST, "management", "auth-blocked", PATIENCE).unwrap();
+    let (code, row) = stage.issue("status");
+    assert_eq!((code, &row["result"]), (NONE_SUCCEEDED, &json!("failed")), "{row}");
+    auth_alerts(&stage.site, 1).unwrap();
+    set("Kv3-otter");
+    stage.until_power("on");
+    auth_alerts(&stage.site, 0).unwrap();
+}
+
+/// Waits until so many `bmc-auth-failed` alerts fire.
+fn auth_alerts(site: &Site, wanted: usize) -> Result<()> {
+    eventually(PATIENCE, || {
+        let alerts = site.json(&["alerts"])?;
+        let firing = alerts.as_array().into_iter().flatten().filter(|alert| alert["kind"] == "bmc-auth-failed").count();
+        ensure!(firing == wanted, "{firing} alerts: {alerts}");
+        Ok(())
+    })
 }
