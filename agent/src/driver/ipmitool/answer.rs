@@ -11,8 +11,8 @@ use crate::driver::failure::Failure;
 use crate::driver::process::{Ended, Exit};
 use crate::ipmi;
 use crate::ipmi::login::Stage;
-use crate::ipmi::power::Unusable;
 use crate::ipmi::suite::Suite;
+use crate::ipmi::unusable::Unusable;
 
 const ON: &str = "Chassis Power is on";
 const OFF: &str = "Chassis Power is off";
@@ -129,11 +129,7 @@ fn refused(asked: &Asked<'_>, ended: &Ended) -> Result<Answer, Failure> {
         if code == 0xD5 && is_power {
             return Ok(Answer::Power(PowerReply::NotInThisState));
         }
-        let unusable = Unusable::Code { ask: asked.ask, code };
-        return Err(Failure {
-            maybe_sent: unusable.maybe_sent(),
-            ..Failure::new(unusable.class(), unusable.code(), unusable.to_string())
-        });
+        return Err(of_command(&unusable(asked.ask, code)));
     }
     let sent = !matches!(asked.ask, Ask::Status | Ask::Inspect | Ask::TryLogin);
     if err.contains("Unable to set") || err.contains("Unable to get") || err.contains("command failed") {
@@ -233,6 +229,18 @@ fn no_such_version(interface: Interface) -> Failure {
     Failure::setting("no-such-version", text)
 }
 
+/// As the native driver judges the same code.
+const fn unusable(ask: Ask, code: u8) -> Unusable {
+    match (ask, code) {
+        (Ask::Diag, 0xC1 | 0xCC) | (Ask::Identify { .. } | Ask::Bootdev { .. }, 0xC1) => Unusable::Unsupported { ask, code },
+        _ => Unusable::Code { ask, code },
+    }
+}
+
+pub(super) fn of_command(unusable: &Unusable) -> Failure {
+    Failure { maybe_sent: unusable.maybe_sent(), ..Failure::new(unusable.class(), unusable.code(), unusable.to_string()) }
+}
+
 fn of_protocol(failure: &ipmi::Failure) -> Failure {
     let known = Failure::new(failure.class(), failure.code(), failure.to_string());
     Failure { maybe_sent: failure.maybe_sent(), ..known }
@@ -281,7 +289,7 @@ pub(super) fn facts(settings: &Settings<'_>, suite: Option<Suite>, version: &str
     }
     let suite = suite.map_or_else(String::new, |suite| format!(", cipher suite {}", suite.number()));
     let facts = Facts {
-        identity: field("System GUID").map(|guid| guid.to_ascii_lowercase()),
+        identity: field("System GUID").map(|guid| identity(&guid)),
         manufacturer: field("Manufacturer Name").or_else(|| field("Manufacturer ID")),
         product: field("Product Name").or_else(|| field("Product ID")),
         firmware: field("Firmware Revision"),
@@ -292,6 +300,13 @@ pub(super) fn facts(settings: &Settings<'_>, suite: Option<Suite>, version: &str
         ..Facts::default()
     };
     Some((facts, power))
+}
+
+/// A GUID as a UUID is written; versions of `ipmitool` differ in whether they write it so.
+fn identity(guid: &str) -> String {
+    let digits: Vec<char> = guid.to_ascii_lowercase().chars().filter(|c| *c != '-').collect();
+    let ends = [8, 12, 16, 20];
+    digits.iter().enumerate().flat_map(|(n, digit)| ends.contains(&n).then_some('-').into_iter().chain([*digit])).collect()
 }
 
 fn capabilities(interface: Interface) -> Vec<Capability> {
@@ -385,6 +400,8 @@ mod tests {
             (Ask::On, "Set Chassis Power Control to Up/On failed: Insufficient privilege level".into(), (Setting, "0xd4", false)),
             (Ask::On, "Set Chassis Power Control to Up/On failed: Timeout".into(), (Deadline, "0xc3", true)),
             (Ask::Reset, "Get HPM.x Capabilities request failed, compcode = d4\nSet Chassis Power Control to Reset failed: Invalid data field in request".into(), (Refused, "0xcc", false)),
+            (Ask::Diag, "Set Chassis Power Control to Pulse Diag failed: Invalid data field in request".into(), (Refused, "not-supported", false)),
+            (Ask::Identify { seconds: 1 }, "Set Chassis Identify failed: Invalid command".into(), (Refused, "not-supported", false)),
             (Ask::SetPassword, "Password for user 2: Password for user 2: IPMI command failed: Request data length invalid\nSet User Password command failed (user 2)".into(), (Refused, "0xc7", false)),
             (Ask::Reset, "Unable to set Chassis Power Control to Reset".into(), (Connection, "timeout", true)),
             (Ask::Reset, "Segmentation fault".into(), (Protocol, "exit-1", true)),
@@ -392,6 +409,13 @@ mod tests {
         ];
         for (ask, err, (class, code, maybe_sent)) in table {
             assert_eq!(judged(ask, &ended(1, "", &err)), Err((class, code.to_owned(), maybe_sent)), "{ask:?} {err}");
+        }
+    }
+
+    #[test]
+    fn one_spelling_of_a_guid() {
+        for guid in ["C15C0289EC2D0A9167EC8E65A18DEBBE", "c15c0289-ec2d-0a91-67ec-8e65a18debbe"] {
+            assert_eq!(identity(guid), "c15c0289-ec2d-0a91-67ec-8e65a18debbe");
         }
     }
 

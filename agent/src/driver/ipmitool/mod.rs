@@ -272,7 +272,7 @@ impl Session<'_> {
         let list = ["-c", "user", "list"].map(str::to_owned).to_vec();
         let ended = self.run(turn, list, &[], None, false).await?;
         self.judge(turn, Ask::Inspect, &ended, None)?;
-        let id = settings::user_id(&ended.out, &turn.bmc().username)?;
+        let id = settings::user_id(&ended.out, &turn.bmc().username).map_err(|no| answer::of_command(&no))?;
         let typed = Secret::new(format!("{new}\n{new}\n").into_bytes());
         let command = ["user", "set", "password", &id.to_string()].map(str::to_owned).to_vec();
         let ended = self.run(turn, command, typed.expose(), None, true).await?;

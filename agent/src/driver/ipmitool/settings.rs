@@ -9,6 +9,7 @@ use crate::bmc::{Ask, Bmc};
 use crate::driver::failure::Failure;
 use crate::ipmi;
 use crate::ipmi::suite::Suite;
+use crate::ipmi::unusable::Unusable;
 
 /// Seconds that `ipmitool` waits for each answer: a slow BMC's late answer would be taken for the next one's.
 const WAIT: &str = "2";
@@ -200,7 +201,7 @@ pub(super) fn command(ask: Ask) -> Vec<String> {
 pub(super) const INSPECTION: &[u8] = b"chassis power status\nmc info\nmc guid\nchassis status\n";
 
 /// The id of the user of this name in the lines of `ipmitool -c user list`.
-pub(super) fn user_id(list: &str, username: &str) -> Result<u8, Failure> {
+pub(super) fn user_id(list: &str, username: &str) -> Result<u8, Unusable> {
     let rows = list.lines().filter_map(|line| {
         let (id, rest) = line.split_once(',')?;
         // Five more columns follow the name, which may itself hold commas.
@@ -210,8 +211,8 @@ pub(super) fn user_id(list: &str, username: &str) -> Result<u8, Failure> {
     let ids: Vec<u8> = rows.filter(|(_, name)| *name == username).map(|(id, _)| id).collect();
     match ids[..] {
         [id] => Ok(id),
-        [] => Err(Failure::setting("no-such-user", format!("the BMC's user list has no user {username:?}"))),
-        _ => Err(Failure::setting("ambiguous-user", format!("the BMC has {} users named {username:?}", ids.len()))),
+        [] => Err(Unusable::NoUser { name: username.to_owned() }),
+        _ => Err(Unusable::SeveralUsers { name: username.to_owned(), ids }),
     }
 }
 
@@ -287,7 +288,7 @@ mod tests {
         let list = "1,,true,false,false,NO ACCESS\n2,admin,true,false,true,ADMINISTRATOR\n3,Admin,true,false,true,USER\n4,a,b,true,false,true,USER\n5,twice,true,false,true,USER\n6,twice,true,false,true,USER\n";
         assert_eq!(user_id(list, "admin").unwrap(), 2);
         assert_eq!(user_id(list, "a,b").unwrap(), 4);
-        assert_eq!(user_id(list, "nobody").unwrap_err().code, "no-such-user");
-        assert_eq!(user_id(list, "twice").unwrap_err().code, "ambiguous-user");
+        assert_eq!(user_id(list, "nobody").unwrap_err().code(), "no-such-user");
+        assert_eq!(user_id(list, "twice").unwrap_err().code(), "several-users");
     }
 }
