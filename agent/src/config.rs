@@ -8,6 +8,8 @@ use picket_common::id::HostId;
 use serde::Deserialize;
 
 use crate::driver::address::AllowedNetworks;
+use crate::driver::process::{self, LEAST_PROCESSES, MOST_PROCESSES};
+use crate::driver::{exec, ipmitool};
 
 /// Where the file is unless `--config` says otherwise.
 pub const DEFAULT_FILE: &str = "/etc/picket/agent.toml";
@@ -28,6 +30,12 @@ pub struct Config {
     pub local_bmc_host: Option<HostId>,
     /// CA bundle (PEM) for BMCs whose option `tls` is `ca`.
     pub bmc_ca: Option<PathBuf>,
+    /// Most programs that drivers `ipmitool` and `exec` run at once (4 – 1024).
+    pub max_processes: MaxProcesses,
+    /// Driver `ipmitool`.
+    pub ipmitool: ipmitool::Config,
+    /// Templates of driver `exec`, by the name that a host's option `template` gives.
+    pub exec: exec::Templates,
 }
 
 impl Default for Config {
@@ -38,6 +46,9 @@ impl Default for Config {
             max_in_flight: MaxInFlight(4096),
             local_bmc_host: None,
             bmc_ca: None,
+            max_processes: MaxProcesses(64),
+            ipmitool: ipmitool::Config::default(),
+            exec: exec::Templates::new(),
         }
     }
 }
@@ -53,6 +64,21 @@ impl TryFrom<i64> for MaxInFlight {
         match usize::try_from(value) {
             Ok(count @ 16..=65536) => Ok(Self(count)),
             _ => Err(format!("max_in_flight is {value}; use 16 to 65536")),
+        }
+    }
+}
+
+/// A number within its range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "i64")]
+pub struct MaxProcesses(pub usize);
+
+impl TryFrom<i64> for MaxProcesses {
+    type Error = String;
+    fn try_from(value: i64) -> Result<Self, String> {
+        match usize::try_from(value) {
+            Ok(count @ LEAST_PROCESSES..=MOST_PROCESSES) => Ok(Self(count)),
+            _ => Err(format!("max_processes is {value}; use {LEAST_PROCESSES} to {MOST_PROCESSES}")),
         }
     }
 }
@@ -88,6 +114,16 @@ impl Config {
         }
     }
 
+    /// What is named here and not there: programs that drivers are to run.
+    #[must_use]
+    pub fn missing_programs(&self) -> Vec<String> {
+        let configured = self.ipmitool != ipmitool::Config::default();
+        let tool = configured.then_some(("ipmitool.path".to_owned(), &self.ipmitool.path));
+        let templates = exec::programs(&self.exec).map(|(name, program)| (format!("exec.{name}"), program));
+        let missing = tool.into_iter().chain(templates).filter(|(_, program)| process::find(program).is_none());
+        missing.map(|(key, program)| format!("{key}: there is no program {}", program.display())).collect()
+    }
+
     /// The rule for BMC addresses.
     #[must_use]
     pub fn allowed(&self) -> AllowedNetworks {
@@ -108,6 +144,8 @@ mod tests {
         check("allowed_bmc_network = []", "agent.toml:1: unknown key `allowed_bmc_network`; did you mean `allowed_bmc_networks`?");
         check("log = \"info\"\nmax_in_flight = -1", "agent.toml:2: max_in_flight is -1; use 16 to 65536");
         check("allowed_bmc_networks = [\"10.0.0.0/99\"]", "agent.toml:1:");
+        check("max_processes = 3", "agent.toml:1: max_processes is 3; use 4 to 1024");
+        check("[ipmitool]\npth = \"x\"", "agent.toml:2: unknown key `pth`; did you mean `path`?");
         let config: Config = parse("agent.toml", "allowed_bmc_networks = [\"127.0.0.0/8\"]").unwrap();
         assert_eq!(config.max_in_flight, MaxInFlight(4096));
     }
@@ -116,12 +154,18 @@ mod tests {
     fn the_packaged_file_shows_the_defaults() {
         let shown: String = include_str!("../../packaging/agent.toml")
             .lines()
-            .filter_map(|line| line.strip_prefix("# ").filter(|line| line.contains(" = ")))
+            .filter_map(|line| line.strip_prefix("# ").filter(|line| line.contains(" = ") || line.starts_with("[exec.")))
             .map(|line| format!("{line}\n"))
             .collect();
         let config = parse::<Config>("agent.toml", &shown).unwrap();
-        let defaults = Config { bmc_ca: config.bmc_ca.clone(), local_bmc_host: config.local_bmc_host.clone(), ..Config::default() };
+        let defaults = Config {
+            bmc_ca: config.bmc_ca.clone(),
+            local_bmc_host: config.local_bmc_host.clone(),
+            exec: config.exec.clone(),
+            ..Config::default()
+        };
         assert_eq!(format!("{config:?}"), format!("{defaults:?}"));
         assert!(config.bmc_ca.is_some() && config.local_bmc_host.is_some(), "examples of keys without a default");
+        assert!(config.exec.len() >= 3, "examples of templates");
     }
 }

@@ -92,6 +92,9 @@ async fn stopped() {
 fn check(config: &Config, files: &Files) -> Result<()> {
     log::filter(&config.log).context("log")?;
     println!("configuration: ok");
+    for missing in config.missing_programs() {
+        println!("warning: {missing}");
+    }
     match files.load() {
         Ok(identity) => println!("identity: agent {} at {}", identity.agent, identity.mqtt),
         Err(error) => println!("identity: {error}"),

@@ -17,8 +17,11 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::bmc::{Ask, Completion};
 use crate::clock;
 use crate::config::Config;
+use crate::driver::exec::Exec;
 use crate::driver::ipmi::{Ipmi, IpmiError};
+use crate::driver::ipmitool::Ipmitool;
 use crate::driver::null::Null;
+use crate::driver::process::Runner;
 use crate::driver::redfish::{self, Kept, Redfish, Unreadable};
 use crate::driver::{Completions, Driver};
 use crate::identity::Identity;
@@ -150,7 +153,14 @@ fn drivers(config: &Config, journal: &Journal, completions: &Completions) -> Res
     let settings = redfish::Config { allowed: config.allowed(), roots: bmc_roots(config)? };
     let redfish =
         Redfish::new(completions.clone(), settings, tokio::runtime::Handle::current(), Arc::new(redfish_memory(journal)))?;
-    Ok(vec![Box::new(ipmi), Box::new(redfish), Box::new(Null::new(completions.clone()))])
+    let (runner, handle) = (Arc::new(Runner::new(config.max_processes.0)), tokio::runtime::Handle::current());
+    let local = config.local_bmc_host.clone();
+    let ipmitool =
+        Ipmitool::new(completions.clone(), config.ipmitool.clone(), config.allowed(), local, runner.clone(), handle.clone());
+    let exec = Exec::new(completions.clone(), config.exec.clone(), config.allowed(), runner, handle);
+    config.missing_programs().iter().for_each(|missing| tracing::warn!("{missing}"));
+    let null = Null::new(completions.clone());
+    Ok(vec![Box::new(ipmi), Box::new(redfish), Box::new(ipmitool), Box::new(exec), Box::new(null)])
 }
 
 fn bmc_roots(config: &Config) -> Result<Vec<Vec<u8>>, RunError> {

@@ -1,5 +1,5 @@
-//! Driver `ipmi` against a BMC that is not ours: OpenIPMI's `ipmi_sim` (Debian package `openipmi`), which must be
-//! installed. It speaks suite 3 only, so every first login here falls back from suite 17.
+//! Drivers `ipmi` and `ipmitool` against a BMC that is not ours: OpenIPMI's `ipmi_sim` (Debian package `openipmi`), which must
+//! be installed. It speaks suite 3 only, so every first login here falls back from suite 17.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
 
@@ -13,9 +13,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use picket_agent::bmc::{Answer, Ask, Bmc, Completion, DriverError, ErrorClass, Job, NOT_SUPPORTED, PowerReply, Reading};
-use picket_agent::driver::Driver;
 use picket_agent::driver::address::AllowedNetworks;
 use picket_agent::driver::ipmi::Ipmi;
+use picket_agent::driver::ipmitool::{self, Ipmitool};
+use picket_agent::driver::process::Runner;
+use picket_agent::driver::{Completions, Driver};
 use picket_common::command::{BootDevice, Persistence};
 use picket_common::facts::Capability;
 use picket_common::secret::Secret;
@@ -120,12 +122,24 @@ impl Drop for Sim {
 
 struct Client {
     runtime: tokio::runtime::Runtime,
-    driver: Ipmi,
+    driver: Box<dyn Driver>,
     answers: Mutex<Receiver<Completion>>,
 }
 
 impl Client {
     fn new() -> Self {
+        Self::with(|completions, allowed, _| Box::new(Ipmi::new(completions, allowed).unwrap()))
+    }
+
+    /// By the program `ipmitool`.
+    fn tool() -> Self {
+        Self::with(|completions, allowed, handle| {
+            let runner = Arc::new(Runner::new(4));
+            Box::new(Ipmitool::new(completions, ipmitool::Config::default(), allowed, None, runner, handle))
+        })
+    }
+
+    fn with(driver: impl FnOnce(Completions, AllowedNetworks, tokio::runtime::Handle) -> Box<dyn Driver>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (sender, answers) = mpsc::channel();
         let sender = Mutex::new(sender);
@@ -134,7 +148,7 @@ impl Client {
             batch.into_iter().for_each(|completion| sender.send(completion).unwrap());
         });
         let allowed = AllowedNetworks { networks: vec!["127.0.0.0/8".parse().unwrap()] };
-        let driver = runtime.block_on(async { Ipmi::new(completions, allowed) }).unwrap();
+        let driver = runtime.block_on(async { driver(completions, allowed, runtime.handle().clone()) });
         Self { runtime, driver, answers: Mutex::new(answers) }
     }
 
@@ -177,8 +191,16 @@ fn bmc(address: SocketAddr, username: &str, password: &str, options: &[(&str, &s
 
 #[test]
 fn power_is_read_and_switched() {
+    power_is_read_and_switched_by(&Client::new());
+}
+
+#[test]
+fn power_is_read_and_switched_by_ipmitool() {
+    power_is_read_and_switched_by(&Client::tool());
+}
+
+fn power_is_read_and_switched_by(client: &Client) {
     let sim = Sim::start();
-    let client = Client::new();
     let bmc = bmc(sim.address, "operator", "oper-secret", &[], 1);
     client.ready(&bmc);
     let accepted = Ok(Answer::Power(PowerReply::Accepted));
@@ -199,8 +221,16 @@ fn power_is_read_and_switched() {
 
 #[test]
 fn what_is_refused_is_told_apart() {
+    what_is_refused_is_told_apart_by(&Client::new());
+}
+
+#[test]
+fn what_is_refused_is_told_apart_by_ipmitool() {
+    what_is_refused_is_told_apart_by(&Client::tool());
+}
+
+fn what_is_refused_is_told_apart_by(client: &Client) {
     let sim = Sim::start();
-    let client = Client::new();
     client.ready(&bmc(sim.address, "admin", "admin-secret", &[], 1));
     let table: [(&str, &str, Options, Ask, ErrorClass); 5] = [
         ("operator", "wrong", &[], Ask::Status, ErrorClass::Auth),
@@ -259,8 +289,16 @@ fn sessions_are_closed_politely_and_nothing_is_served_afterwards() {
 
 #[test]
 fn identify_diag_and_boot_device_reach_the_chassis() {
+    identify_diag_and_boot_device_reach_the_chassis_by(&Client::new());
+}
+
+#[test]
+fn identify_diag_and_boot_device_reach_the_chassis_by_ipmitool() {
+    identify_diag_and_boot_device_reach_the_chassis_by(&Client::tool());
+}
+
+fn identify_diag_and_boot_device_reach_the_chassis_by(client: &Client) {
     let sim = Sim::start();
-    let client = Client::new();
     let bmc = bmc(sim.address, "operator", "oper-secret", &[], 1);
     client.ready(&bmc);
     assert_eq!(client.ask(&bmc, Ask::Identify { seconds: 20 }, PATIENT), Ok(Answer::Done));
@@ -286,8 +324,16 @@ fn identify_diag_and_boot_device_reach_the_chassis() {
 
 #[test]
 fn inspection_says_what_ipmitool_says() {
+    inspection_says(&Client::new(), "IPMI 2.0, cipher suite 3");
+}
+
+#[test]
+fn inspection_says_what_ipmitool_says_by_ipmitool() {
+    inspection_says(&Client::tool(), "ipmitool 1.8.19 lanplus, cipher suite 3");
+}
+
+fn inspection_says(client: &Client, protocol: &str) {
     let sim = Sim::start();
-    let client = Client::new();
     let bmc = bmc(sim.address, "admin", "admin-secret", &[], 1);
     client.ready(&bmc);
     let answer = client.ask(&bmc, Ask::Inspect, PATIENT);
@@ -295,7 +341,7 @@ fn inspection_says_what_ipmitool_says() {
     let said = |words: &str| String::from_utf8(sim.ipmitool("admin-secret", words).stdout).unwrap();
     let info = said("mc info");
     for (name, value) in
-        [("Firmware Revision", &facts.firmware), ("Product ID", &facts.product), ("Manufacturer ID", &facts.manufacturer)]
+        [("Firmware Revision", &facts.firmware), ("Product ID", &facts.product), ("Manufacturer", &facts.manufacturer)]
     {
         let value = value.as_deref().unwrap().trim_start_matches("IANA ");
         assert!(info.lines().any(|line| line.starts_with(name) && line.contains(value)), "{name} {value}: {info}");
@@ -306,7 +352,7 @@ fn inspection_says_what_ipmitool_says() {
         facts.identity,
         said("mc guid rfc4122")
     );
-    assert_eq!(facts.protocol.as_deref(), Some("IPMI 2.0, cipher suite 3"));
+    assert_eq!(facts.protocol.as_deref(), Some(protocol));
     assert!(facts.warnings.contains(&"cipher-suite-3".to_owned()));
     assert!(facts.capabilities.contains(&Capability::ChangePassword) && facts.capabilities.contains(&Capability::Bootdev));
 }
@@ -337,4 +383,21 @@ fn a_password_is_changed_and_logged_in_with() {
     let error = client.ask_with(&last, Ask::SetPassword, Some("one-and-twenty-bytes!"), PATIENT).unwrap_err();
     assert_eq!((error.class, error.code.as_str(), error.maybe_sent), (ErrorClass::Setting, "too-long", false));
     assert_eq!(client.ask(&last, Ask::Status, PATIENT), Ok(Answer::Reading(Reading::On)));
+}
+
+/// As above, but for what only the native driver knows: how much of a password the BMC keeps.
+#[test]
+fn a_password_is_changed_by_ipmitool_and_logged_in_with() {
+    let sim = Sim::start();
+    let client = Client::tool();
+    let before = bmc(sim.address, "admin", "admin-secret", &[], 1);
+    client.ready(&before);
+    let new = "é \"$(x)' 16";
+    let error = client.ask_with(&before, Ask::SetPassword, Some("seventeen-bytes-1"), PATIENT).unwrap_err();
+    assert_eq!((error.class, error.maybe_sent), (ErrorClass::Setting, false), "{error}");
+    assert_eq!(client.ask_with(&before, Ask::SetPassword, Some(new), PATIENT), Ok(Answer::Done));
+    assert_eq!(client.ask(&bmc(sim.address, "admin", new, &[], 3), Ask::TryLogin, PATIENT), Ok(Answer::Done));
+    assert!(sim.ipmitool(new, "chassis power status").status.success());
+    let refused = client.ask(&before, Ask::TryLogin, PATIENT).unwrap_err();
+    assert_eq!(refused.class, ErrorClass::Auth, "{refused}");
 }

@@ -4,5 +4,6 @@ pub mod bench;
 pub mod bmcsim;
 pub mod eventually;
 pub mod harness;
+pub mod judged;
 pub mod peers;
 pub mod ports;

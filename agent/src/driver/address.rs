@@ -41,6 +41,29 @@ impl AllowedNetworks {
         self.check(driver, bmc, address).map(Some)
     }
 
+    /// The address of `bmc`, checked: an IP address as it is, of a name's addresses the first that is allowed.
+    ///
+    /// # Errors
+    /// `address-not-allowed`, class Setting; `name`, class Connection, for a name that has no address.
+    pub async fn resolve(&self, driver: &'static str, bmc: &Bmc, default_port: u16) -> Result<SocketAddr, DriverError> {
+        if let Some(address) = self.literal(driver, bmc, default_port)? {
+            return Ok(address);
+        }
+        let no_address = |why: String| DriverError {
+            driver,
+            address: bmc.address.clone(),
+            class: ErrorClass::Connection,
+            code: "name".into(),
+            text: format!("the name {} cannot be resolved: {why}", bmc.address),
+            maybe_sent: false,
+        };
+        let target = (bmc.address.as_str(), bmc.port.unwrap_or(default_port));
+        let found = tokio::net::lookup_host(target).await.map_err(|cause| no_address(cause.to_string()))?;
+        let found: Vec<SocketAddr> = found.collect();
+        let chosen = found.iter().find(|address| self.allows(address.ip())).or(found.first()).copied();
+        self.check(driver, bmc, chosen.ok_or_else(|| no_address("it has no address".into()))?)
+    }
+
     /// `address` if it is allowed.
     ///
     /// # Errors

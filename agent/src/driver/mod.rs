@@ -8,12 +8,17 @@ use std::sync::Arc;
 pub use picket_common::driver::Descriptor;
 use picket_common::id::HostId;
 
-use crate::bmc::{Ask, Completion, Job};
+use crate::bmc::{Ask, Bmc, Completion, Job};
 
 pub mod address;
+pub mod exec;
+mod failure;
 pub mod ipmi;
+pub mod ipmitool;
 pub mod null;
 pub mod open;
+pub mod process;
+mod program;
 pub mod redfish;
 
 /// Where drivers deliver answers; called from any thread, never blocks.
@@ -27,6 +32,11 @@ pub trait Driver: Send + Sync {
     /// Whether this driver knows how to do that at all; what one BMC cannot do it answers with [`crate::bmc::NOT_SUPPORTED`].
     fn serves(&self, ask: Ask) -> bool {
         matches!(ask, Ask::Status | Ask::On | Ask::Off | Ask::Soft | Ask::Reset)
+    }
+
+    /// Whether the readings of this BMC can prove that its host is off.
+    fn can_prove(&self, _bmc: &Bmc) -> bool {
+        self.descriptor().can_prove
     }
 
     /// Takes jobs and returns at once; each job is answered exactly once through [`Completions`].

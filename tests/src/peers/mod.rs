@@ -12,6 +12,7 @@ pub mod mosquitto;
 pub mod mosquitto_pub;
 pub mod mosquitto_sub;
 pub mod nodeset;
+pub mod power_api;
 pub mod powerman;
 pub mod process;
 pub mod sushy;

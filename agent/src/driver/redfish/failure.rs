@@ -1,50 +1,11 @@
-//! A failure before it knows its BMC's address, and how far a job had come.
+//! How far a job had come when it failed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::bmc::{Bmc, DriverError, ErrorClass};
 use crate::clock;
-
-/// Becomes a [`DriverError`] when the BMC's address is added.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Failure {
-    pub class: ErrorClass,
-    pub code: String,
-    pub text: String,
-    pub maybe_sent: bool,
-}
-
-impl Failure {
-    pub(super) fn new(class: ErrorClass, code: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { class, code: code.into(), text: text.into(), maybe_sent: false }
-    }
-
-    pub(super) fn setting(code: impl Into<String>, text: impl Into<String>) -> Self {
-        Self::new(ErrorClass::Setting, code, text)
-    }
-
-    pub(super) fn protocol(code: impl Into<String>, text: impl Into<String>) -> Self {
-        Self::new(ErrorClass::Protocol, code, text)
-    }
-
-    pub(super) fn connection(code: impl Into<String>, text: impl Into<String>) -> Self {
-        Self::new(ErrorClass::Connection, code, text)
-    }
-
-    pub(super) fn at(self, bmc: &Bmc) -> DriverError {
-        let port = bmc.port.unwrap_or(super::DEFAULT_PORT);
-        DriverError {
-            driver: super::DESCRIPTOR.name,
-            address: format!("{}:{port}", bmc.address),
-            class: self.class,
-            code: self.code,
-            text: self.text,
-            maybe_sent: self.maybe_sent,
-        }
-    }
-}
+pub(super) use crate::driver::failure::Failure;
 
 /// How far a job has come; read by the one who keeps its deadline.
 #[derive(Debug)]

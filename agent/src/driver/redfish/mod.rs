@@ -169,7 +169,7 @@ impl Shared {
             Err(Failure { maybe_sent: progress.is_order_out(), ..Failure::new(ErrorClass::Deadline, "timeout", text) })
         });
         slot.answered.store(result.is_ok(), Ordering::Relaxed);
-        let result = result.map_err(|failure| failure.at(&job.bmc));
+        let result = result.map_err(|failure| failure.at(&DESCRIPTOR, &job.bmc));
         if let Err(error) = &result {
             tracing::debug!(host = %job.bmc.host, ask = ?job.ask, %error, "redfish request failed");
         }
