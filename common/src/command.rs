@@ -31,8 +31,8 @@ pub enum Refusal {
     /// The agent does not have this host.
     #[error("the agent is not in charge of this host")]
     NotAssigned,
-    /// Cycle or reset of a host that is off.
-    #[error("the host is off; cycle and reset need a running host (or on_if_off)")]
+    /// Cycle, reset or diag of a host that is off.
+    #[error("the host is off; cycle, reset and diag need a running host (cycle and reset take on_if_off)")]
     HostIsOff,
     /// Too many operations wait for this BMC.
     #[error("too many operations are waiting for this BMC")]

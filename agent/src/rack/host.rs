@@ -65,8 +65,8 @@ pub struct Host {
     /// Which boot of the machine this is.
     pub boot: MachineBoot,
     /// The last change of its password, until another assignment settles it.
-    pub change: Option<PasswordChange>,
-    /// What the BMC is, as far as it was learned; boxed, for most of a host's life nobody looks at it.
+    pub change: Option<Box<PasswordChange>>,
+    /// What the BMC is, as far as it was learned. Boxed, as the change: most of a host's life nobody looks at them.
     pub facts: Option<Box<FactsRow>>,
     /// When it was last asked what it is.
     pub inspected: Option<Duration>,

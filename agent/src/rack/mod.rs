@@ -171,7 +171,7 @@ pub struct Rack {
     waiting: std::collections::VecDeque<usize>,
     early: Vec<Order>,
     /// Changes of passwords of hosts that are not ours now.
-    strays: BTreeMap<HostId, PasswordChange>,
+    strays: BTreeMap<HostId, Box<PasswordChange>>,
     seen: BTreeMap<(OperationId, HostId), Time>,
     clock: Option<CentreClock>,
     next_heartbeat: Duration,
@@ -225,7 +225,7 @@ impl Rack {
         for operation in restored.operations {
             rack.resume(operation, now);
         }
-        rack.restore_changes(restored.changes);
+        rack.restore_changes(restored.changes, now);
         for slot in 0..rack.hosts.len() {
             rack.open_bmc(slot);
             rack.poll_soon(slot, now);
@@ -383,7 +383,7 @@ impl Rack {
         });
         let Some(host) = self.host_mut(slot) else { return };
         // Any later settings than those that a change of the password started from win.
-        let goes_on = host.change.as_ref().filter(|change| revision(&assignment) <= change.base_revision);
+        let goes_on = host.change.as_deref().filter(|change| revision(&assignment) <= change.base_revision);
         let bmc = password::in_force(&assignment, goes_on, &key).map(Arc::new);
         let change_ends = host.change.is_some() && goes_on.is_none();
         let gates_moved =
@@ -448,7 +448,7 @@ impl Rack {
     fn open_bmc(&mut self, slot: usize) {
         let key = self.settings.sealing_key.clone();
         let Some(host) = self.host_mut(slot) else { return };
-        host.bmc = password::in_force(&host.assignment, host.change.as_ref(), &key).map(Arc::new);
+        host.bmc = password::in_force(&host.assignment, host.change.as_deref(), &key).map(Arc::new);
         host.driver = driver_of(&host.assignment).into();
     }
 

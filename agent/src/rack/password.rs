@@ -52,7 +52,7 @@ impl Host {
     /// Why a change of its password cannot begin.
     pub(super) fn refuse_change(&self, new: &NewPassword, key: &Secret<[u8; 32]>) -> Option<Refusal> {
         let other_settings = revision(&self.assignment) != new.base_revision;
-        if other_settings || self.change.as_ref().is_some_and(PasswordChange::is_open) {
+        if other_settings || self.change.as_deref().is_some_and(PasswordChange::is_open) {
             return Some(Refusal::Busy);
         }
         open_new(&self.assignment, &new.sealed, key).is_none().then_some(Refusal::PasswordNeeded)
@@ -64,7 +64,7 @@ impl Host {
     }
 
     fn record_change(&self, decision: &mut Decision) {
-        decision.records.extend(self.change.clone().map(|change| Record::Password(Box::new(change))));
+        decision.records.extend(self.change.clone().map(Record::Password));
     }
 
     fn tell(&self, in_force: InForce, now: Now, decision: &mut Decision) {
@@ -97,8 +97,8 @@ impl Rack {
         let Some(host) = self.host_mut(slot) else { return };
         let NewPassword { sealed, base_revision, revision } = new;
         let host_id = host.row.host.clone();
-        host.change =
-            Some(PasswordChange { host: host_id, operation, base_revision, revision, new: sealed, stage: Stage::Pending });
+        let stage = Stage::Pending;
+        host.change = Some(Box::new(PasswordChange { host: host_id, operation, base_revision, revision, new: sealed, stage }));
         host.record_change(decision);
     }
 
@@ -273,7 +273,7 @@ impl Rack {
     fn login_refused(&mut self, slot: usize, error: &DriverError, now: Now, decision: &mut Decision) -> Outlook {
         let Some(host) = self.host_mut(slot) else { return Outlook::Trying };
         let lately = host.was_refused_lately(now.boottime);
-        let refused = host.change.as_mut().and_then(PasswordChange::refuse);
+        let refused = host.change.as_deref_mut().and_then(PasswordChange::refuse);
         host.record_change(decision);
         match refused {
             Some(Refused::TryOther) if !lately => {
@@ -324,8 +324,12 @@ impl Rack {
 
     /// Gives the changes that the journal kept back to their hosts. One of which nothing was sent and whose operation is gone
     /// is over.
-    pub(super) fn restore_changes(&mut self, changes: Vec<PasswordChange>) {
-        for mut change in changes {
+    pub(super) fn restore_changes(&mut self, changes: Vec<PasswordChange>, now: Now) {
+        let boot = self.settings.machine_boot;
+        for mut change in changes.into_iter().map(Box::new) {
+            if let Stage::Old { late_until: Some(until) } = &mut change.stage {
+                *until = until.seen_from(boot, now);
+            }
             let host = self.by_id.get(&change.host).copied().and_then(|slot| self.host_mut(slot));
             let Some(host) = host else {
                 self.strays.insert(change.host.clone(), change);
