@@ -1,10 +1,10 @@
 //! A failure before it knows its BMC's address, and how far a job had come.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::bmc::{Bmc, DriverError, ErrorClass};
+use crate::bmc::{Bmc, DriverError, ErrorClass, NOT_SUPPORTED};
 use crate::clock;
 
 /// Becomes a [`DriverError`] when the BMC's address is added.
@@ -33,6 +33,16 @@ impl Failure {
         Self::new(ErrorClass::Connection, code, text)
     }
 
+    /// This BMC cannot do it.
+    pub(super) fn not_supported(text: impl Into<String>) -> Self {
+        Self::new(ErrorClass::Refused, NOT_SUPPORTED, text)
+    }
+
+    /// The host was taken away from this agent, or was given other settings.
+    pub(super) fn forgotten() -> Self {
+        Self::connection("forgotten", "the host was removed, disabled or given other settings")
+    }
+
     pub(super) fn at(self, bmc: &Bmc) -> DriverError {
         let port = bmc.port.unwrap_or(super::DEFAULT_PORT);
         DriverError {
@@ -52,11 +62,27 @@ pub(super) struct Progress {
     begun: Mutex<Duration>,
     step: Mutex<&'static str>,
     order_out: AtomicBool,
+    forgotten: Arc<AtomicBool>,
 }
 
 impl Progress {
-    pub(super) fn new() -> Self {
-        Self { begun: Mutex::new(clock::boottime()), step: Mutex::new("waiting for its turn"), order_out: AtomicBool::new(false) }
+    /// `forgotten` becomes true when the host is taken away.
+    pub(super) fn new(forgotten: Arc<AtomicBool>) -> Self {
+        Self {
+            begun: Mutex::new(clock::boottime()),
+            step: Mutex::new("waiting for its turn"),
+            order_out: AtomicBool::new(false),
+            forgotten,
+        }
+    }
+
+    /// Looked at before anything that changes something goes out: between reading and ordering the host may have been taken
+    /// away.
+    ///
+    /// # Errors
+    /// It was.
+    pub(super) fn still_wanted(&self) -> Result<(), Failure> {
+        if self.forgotten.load(Ordering::SeqCst) { Err(Failure::forgotten()) } else { Ok(()) }
     }
 
     /// The request whose answer will count goes out now.
