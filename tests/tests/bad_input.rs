@@ -396,6 +396,8 @@ fn garbage_at_the_ipmi_sockets_changes_nothing() {
     assert_eq!(agent.status().unwrap()["unknown"], 0);
     simulator.fleet().all().iter().for_each(flip);
     shows_the_truth(&site, &simulator);
-    assert_eq!(simulator.fleet().totals().logins, 4, "every session outlives the garbage");
+    let totals = simulator.fleet().totals();
+    // To ask a BMC what it is, its session is closed and another opened.
+    assert_eq!(totals.logins - totals.logouts, 4, "every session outlives the garbage");
     assert!(!agent.log().unwrap().contains("panicked"));
 }

@@ -1,6 +1,6 @@
 //! A driver's failure before it knows whose it is: what the drivers that think in futures have in common.
 
-use crate::bmc::{Bmc, DriverError, ErrorClass};
+use crate::bmc::{Bmc, DriverError, ErrorClass, NOT_SUPPORTED};
 use crate::driver::Descriptor;
 
 /// Becomes a [`DriverError`] when driver and BMC are added.
@@ -27,6 +27,16 @@ impl Failure {
 
     pub(super) fn connection(code: impl Into<String>, text: impl Into<String>) -> Self {
         Self::new(ErrorClass::Connection, code, text)
+    }
+
+    /// This BMC cannot do it.
+    pub(super) fn not_supported(text: impl Into<String>) -> Self {
+        Self::new(ErrorClass::Refused, NOT_SUPPORTED, text)
+    }
+
+    /// The host was taken away from this agent, or was given other settings.
+    pub(super) fn forgotten() -> Self {
+        Self::connection("forgotten", "the host was removed, disabled or given other settings")
     }
 
     pub(super) fn at(self, driver: &'static Descriptor, bmc: &Bmc) -> DriverError {

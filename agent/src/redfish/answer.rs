@@ -28,16 +28,16 @@ pub enum AnswerError {
     },
 }
 
-fn parse<'a, T: Deserialize<'a>>(what: &'static str, body: &'a [u8]) -> Result<T, AnswerError> {
+pub(super) fn parse<'a, T: Deserialize<'a>>(what: &'static str, body: &'a [u8]) -> Result<T, AnswerError> {
     let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
     serde_json::from_slice(body).map_err(|cause| AnswerError::NotJson { what, cause })
 }
 
-fn text(value: &Value) -> Option<&str> {
+pub(super) fn text(value: &Value) -> Option<&str> {
     value.as_str().map(str::trim).filter(|text| !text.is_empty())
 }
 
-fn link(value: &Value, origin: &Origin) -> Option<Path> {
+pub(super) fn link(value: &Value, origin: &Origin) -> Option<Path> {
     Path::at(origin, value.get("@odata.id")?.as_str()?)
 }
 
@@ -48,6 +48,10 @@ pub struct Root {
     pub systems: Path,
     /// Where sessions are made; `None` where there is no session service.
     pub sessions: Option<Path>,
+    /// The account service.
+    pub accounts: Option<Path>,
+    /// `RedfishVersion`.
+    pub version: Option<String>,
     /// What the root tells about the maker.
     pub machine: Machine,
 }
@@ -72,6 +76,10 @@ impl Root {
             product: Value,
             #[serde(rename = "Oem", default)]
             oem: Value,
+            #[serde(rename = "AccountService", default)]
+            account_service: Value,
+            #[serde(rename = "RedfishVersion", default)]
+            version: Value,
         }
         let raw: Raw = parse("service root", body)?;
         let systems = link(&raw.systems, origin).ok_or(AnswerError::Missing { what: "service root", member: "Systems" })?;
@@ -91,7 +99,8 @@ impl Root {
             product: text(&raw.product).unwrap_or_default().to_owned(),
             firmware: firmware.unwrap_or_default().to_owned(),
         };
-        Ok(Self { systems, sessions, machine })
+        let accounts = link(&raw.account_service, origin);
+        Ok(Self { systems, sessions, accounts, version: text(&raw.version).map(str::to_owned), machine })
     }
 }
 
@@ -117,8 +126,8 @@ impl Collection {
             #[serde(rename = "Members@odata.nextLink", default)]
             next: Value,
         }
-        let raw: Raw = parse("collection of systems", body)?;
-        let members = raw.members.as_array().ok_or(AnswerError::Missing { what: "collection of systems", member: "Members" })?;
+        let raw: Raw = parse("collection", body)?;
+        let members = raw.members.as_array().ok_or(AnswerError::Missing { what: "collection", member: "Members" })?;
         Ok(Self {
             members: members.iter().filter_map(|member| link(member, origin)).collect(),
             next: raw.next.as_str().and_then(|next| Path::at(origin, next)),
@@ -199,7 +208,7 @@ fn reset_action(action: &Value, origin: &Origin, system: &Path) -> Option<ResetA
 }
 
 /// The strings of an array; an array without any says nothing.
-fn strings(value: &Value) -> Option<Vec<String>> {
+pub(super) fn strings(value: &Value) -> Option<Vec<String>> {
     let values: Vec<String> = value.as_array()?.iter().filter_map(text).map(str::to_owned).collect();
     (!values.is_empty()).then_some(values)
 }

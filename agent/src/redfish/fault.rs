@@ -18,6 +18,8 @@ pub struct Fault {
     pub ids: Vec<String>,
     /// The messages, one line; empty when the BMC says nothing readable.
     pub text: String,
+    /// With `PasswordChangeRequired`: the account whose password is to be changed, as the BMC names it.
+    pub change_first: Option<String>,
 }
 
 impl Fault {
@@ -30,8 +32,13 @@ impl Fault {
         let details = details.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let mut ids = Vec::new();
         let mut texts = Vec::new();
+        let mut change_first = None;
         for detail in details.iter().take(8) {
             ids.extend(detail.get("MessageId").or_else(|| detail.get("MessageID")).and_then(Value::as_str).map(short_id));
+            if ids.last().is_some_and(|id: &String| id.eq_ignore_ascii_case("PasswordChangeRequired")) {
+                let first = detail.get("MessageArgs").and_then(|arguments| arguments.get(0)).and_then(Value::as_str);
+                change_first = change_first.or_else(|| first.map(str::to_owned));
+            }
             let message = detail.get("Message").and_then(Value::as_str).or_else(|| detail.as_str());
             match message {
                 Some(message) => texts.push(message),
@@ -48,7 +55,7 @@ impl Fault {
         if text.is_empty() {
             text = one_line(&ids.join(" "));
         }
-        Self { ids, text }
+        Self { ids, text, change_first }
     }
 
     /// As [`Fault::read`], but a good answer is not searched: system resources are large and polled often.
@@ -93,6 +100,8 @@ pub enum Exchange {
     Order,
     /// The POST of a session.
     LogIn,
+    /// A PATCH.
+    Change,
 }
 
 /// What an answer means.
@@ -108,6 +117,8 @@ pub enum Verdict {
     NotHere,
     /// Ask again later; nothing was done.
     NotNow,
+    /// Nothing was done because of the `If-Match`, or for want of one.
+    OtherTag,
     /// Refused for good.
     Failed {
         /// Which kind of failure.
@@ -117,7 +128,7 @@ pub enum Verdict {
     },
 }
 
-/// Ids of messages that find fault with the request itself, so that a 400 cannot mean "already there".
+/// Ids of messages that find fault with the request itself, so that a 400 cannot mean "already there" or "wrong password".
 const BAD_REQUEST: &[&str] = &[
     "ActionNotSupported",
     "ActionParameterMissing",
@@ -126,7 +137,13 @@ const BAD_REQUEST: &[&str] = &[
     "ActionParameterValueFormatError",
     "ActionParameterValueNotInList",
     "ActionParameterValueTypeError",
+    "CreateFailedMissingReqProperties",
+    "EmptyJSON",
+    "InvalidJSON",
     "MalformedJSON",
+    "PropertyMissing",
+    "PropertyNotWritable",
+    "PropertyUnknown",
     "PropertyValueNotInList",
     "UnrecognizedRequestBody",
 ];
@@ -147,11 +164,17 @@ pub fn verdict(exchange: Exchange, status: u16, fault: &Fault, quirks: &Quirks) 
         _ if fault.is_any(quirks.not_ready) => Verdict::NotNow,
         _ if exchange == Exchange::Order && fault.is_any(quirks.not_in_this_state) => Verdict::NotInThisState,
         503 | 429 => Verdict::NotNow,
+        412 | 428 if exchange == Exchange::Change => Verdict::OtherTag,
+        // A session's POST holds a name and a password and nothing else: a 400 that finds no fault with its form is taken for a
+        // refused login, whoever made the BMC. Wrongly counting one costs a pause; not counting them can lock the account.
+        400 if exchange == Exchange::LogIn && !fault.is_any(BAD_REQUEST) && !fault.is_sessions_used_up(quirks) => {
+            Verdict::NotLoggedIn
+        }
         409 if exchange == Exchange::Order => Verdict::NotInThisState,
         400 if exchange == Exchange::Order && !fault.is_any(BAD_REQUEST) => Verdict::NotInThisState,
         404 | 405 | 501 => Verdict::NotHere,
         300..=399 => failed(ErrorClass::Protocol),
-        500.. => Verdict::Failed { class: ErrorClass::Refused, maybe_done: exchange == Exchange::Order },
+        500.. => Verdict::Failed { class: ErrorClass::Refused, maybe_done: matches!(exchange, Exchange::Order | Exchange::Change) },
         _ => failed(ErrorClass::Refused),
     }
 }
@@ -209,7 +232,7 @@ mod tests {
 
     #[test]
     fn statuses() {
-        use Exchange::{LogIn, Order, Read};
+        use Exchange::{Change, LogIn, Order, Read};
         let refused = Verdict::Failed { class: ErrorClass::Refused, maybe_done: false };
         let perhaps = Verdict::Failed { class: ErrorClass::Refused, maybe_done: true };
         let rights = Verdict::Failed { class: ErrorClass::Setting, maybe_done: false };
@@ -219,8 +242,10 @@ mod tests {
             (202, "", Verdict::Good, Verdict::Good, Verdict::Good),
             (204, "", Verdict::Good, Verdict::Good, Verdict::Good),
             (302, "", protocol, protocol, protocol),
-            (400, "", refused, Verdict::NotInThisState, refused),
-            (400, "InvalidOperationForSystemState", refused, Verdict::NotInThisState, refused),
+            (400, "", refused, Verdict::NotInThisState, Verdict::NotLoggedIn),
+            (400, "InvalidOperationForSystemState", refused, Verdict::NotInThisState, Verdict::NotLoggedIn),
+            (400, "SessionLimitExceeded", refused, Verdict::NotInThisState, refused),
+            (400, "PropertyMissing", refused, refused, refused),
             (400, "ActionParameterNotSupported", refused, refused, refused),
             (401, "", Verdict::NotLoggedIn, Verdict::NotLoggedIn, Verdict::NotLoggedIn),
             (403, "", rights, rights, Verdict::NotLoggedIn),
@@ -238,11 +263,28 @@ mod tests {
             (504, "", refused, perhaps, refused),
         ] {
             let dell = quirks::of(&Machine { manufacturer: "Dell".into(), ..Machine::default() });
-            let fault = Fault { ids: vec![id.to_owned()], text: String::new() };
-            for (exchange, expected) in [(Read, read), (Order, order), (LogIn, log_in)] {
+            let fault = Fault { ids: vec![id.to_owned()], ..Fault::default() };
+            // A change is judged as a read is, but for the tag and for what may have been done.
+            let change = match status {
+                412 | 428 => Verdict::OtherTag,
+                500.. if read == refused => perhaps,
+                _ => read,
+            };
+            for (exchange, expected) in [(Read, read), (Order, order), (LogIn, log_in), (Change, change)] {
                 assert_eq!(verdict(exchange, status, &fault, &dell), expected, "{status} {id} {exchange:?}");
             }
         }
+    }
+
+    #[test]
+    fn where_a_password_is_to_be_changed() {
+        let body = r#"{"error":{"@Message.ExtendedInfo":[{"MessageId":"Base.1.8.Other","MessageArgs":["/x"]},
+            {"MessageId":"Base.1.8.PasswordChangeRequired","Message":"Change it.","MessageArgs":["/redfish/v1/AccountService/Accounts/3"]}]}}"#;
+        let fault = Fault::read(body.as_bytes());
+        assert_eq!(fault.change_first.as_deref(), Some("/redfish/v1/AccountService/Accounts/3"));
+        assert!(fault.is_about_rights());
+        let without = r#"{"error":{"@Message.ExtendedInfo":[{"MessageId":"Base.1.8.PasswordChangeRequired"}]}}"#;
+        assert_eq!(Fault::read(without.as_bytes()).change_first, None);
     }
 
     #[test]

@@ -3,8 +3,13 @@
 //! Never does I/O and never reads a clock. Whatever a BMC sends is data of unknown quality: absent, `null` and oddly typed members
 //! are tolerated where they do not matter and are an error where they do.
 
+pub mod account;
 pub mod answer;
+pub mod boot;
+pub mod details;
+pub mod etag;
 pub mod fault;
+pub mod light;
 pub mod link;
 pub mod power;
 pub mod quirks;

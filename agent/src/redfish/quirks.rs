@@ -14,6 +14,8 @@ pub struct Machine {
 /// What differs. Message ids are compared by their last part, without registry and version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quirks {
+    /// What facts call it; empty for the standard.
+    pub name: &'static str,
     /// Message ids that mean "ask again in a moment", under whatever HTTP status.
     pub not_ready: &'static [&'static str],
     /// Message ids that mean "all sessions are in use".
@@ -28,6 +30,7 @@ const NOT_READY: &[&str] = &["ServiceTemporarilyUnavailable", "ServiceShuttingDo
 const USED_UP: &[&str] = &["SessionLimitExceeded", "CreateLimitReachedForResource"];
 
 const STANDARD: Quirks = Quirks {
+    name: "",
     not_ready: NOT_READY,
     sessions_used_up: USED_UP,
     login_refused: &["ResourceAtUriUnauthorized"],
@@ -50,6 +53,7 @@ static TABLE: &[Row] = &[
         firmware: "",
         // iDRAC 8 and 9: SYS518 and SWC0700 while it starts, RAC0218 (with 503) when all sessions are in use.
         quirks: Quirks {
+            name: "idrac-messages",
             not_ready: &["SYS518", "SWC0700", "ServiceTemporarilyUnavailable", "ServiceShuttingDown"],
             sessions_used_up: &["RAC0218", "SessionLimitExceeded", "CreateLimitReachedForResource"],
             ..STANDARD
@@ -62,6 +66,7 @@ static TABLE: &[Row] = &[
         // iLO 4 ("Hp") and later ("HPE", "Hpe"): 400 InvalidOperationForSystemState with the argument "Power is off"; iLO 4
         // refuses a login with 400 UnauthorizedLoginAttempt.
         quirks: Quirks {
+            name: "ilo-messages",
             login_refused: &["UnauthorizedLoginAttempt", "ResourceAtUriUnauthorized"],
             not_in_this_state: &["InvalidOperationForSystemState", "ResourceInStandby"],
             ..STANDARD

@@ -1,6 +1,6 @@
 //! The few requests that are ever made.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::link::Path;
 
@@ -11,6 +11,8 @@ pub enum Method {
     Get,
     /// Never repeated on its own.
     Post,
+    /// Repeated only with another ETag, when the BMC says that nothing was done because of the first.
+    Patch,
     /// For sessions only.
     Delete,
 }
@@ -22,8 +24,10 @@ pub struct Request {
     pub method: Method,
     /// Where on the BMC.
     pub path: Path,
-    /// JSON, for POST.
+    /// JSON, for POST and PATCH.
     pub body: Option<String>,
+    /// What `If-Match` says, for PATCH.
+    pub if_match: Option<String>,
 }
 
 impl Request {
@@ -36,25 +40,35 @@ impl Request {
     /// Reads `path`.
     #[must_use]
     pub const fn get(path: Path) -> Self {
-        Self { method: Method::Get, path, body: None }
+        Self { method: Method::Get, path, body: None, if_match: None }
     }
 
     /// Makes a session (DSP0266 §13.3.4).
     #[must_use]
     pub fn log_in(sessions: Path, username: &str, password: &str) -> Self {
-        Self { method: Method::Post, path: sessions, body: Some(json!({ "UserName": username, "Password": password }).to_string()) }
+        Self::post(sessions, &json!({ "UserName": username, "Password": password }))
     }
 
     /// Ends a session.
     #[must_use]
     pub const fn log_out(session: Path) -> Self {
-        Self { method: Method::Delete, path: session, body: None }
+        Self { method: Method::Delete, path: session, body: None, if_match: None }
     }
 
     /// `ComputerSystem.Reset`.
     #[must_use]
     pub fn reset(target: Path, reset_type: &str) -> Self {
-        Self { method: Method::Post, path: target, body: Some(json!({ "ResetType": reset_type }).to_string()) }
+        Self::post(target, &json!({ "ResetType": reset_type }))
+    }
+
+    fn post(path: Path, body: &Value) -> Self {
+        Self { method: Method::Post, path, body: Some(body.to_string()), if_match: None }
+    }
+
+    /// Changes members of `path`.
+    #[must_use]
+    pub fn patch(path: Path, body: &Value) -> Self {
+        Self { method: Method::Patch, path, body: Some(body.to_string()), if_match: None }
     }
 }
 

@@ -1,6 +1,8 @@
 //! The Redfish driver against a scripted HTTPS server: what a BMC may do to it, and what it may never do to a BMC.
 
 #[cfg(test)]
+mod changes;
+#[cfg(test)]
 mod server;
 
 use std::sync::Arc;
@@ -45,7 +47,7 @@ async fn a_poll_is_one_get_on_a_kept_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn orders_use_the_right_reset_type() {
+async fn t21_off_is_force_off_on_the_wire_and_never_graceful() {
     let (server, mut rig) = rig(&[], ordinary).await;
     for (ask, reset_type) in
         [(Ask::On, "On"), (Ask::Off, "ForceOff"), (Ask::Soft, "GracefulShutdown"), (Ask::Reset, "ForceRestart")]
@@ -57,7 +59,7 @@ async fn orders_use_the_right_reset_type() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn power_states_are_read_as_they_are() {
+async fn t20_powering_off_is_neither_off_nor_on() {
     let states = ["\"Off\"", "\"PoweringOn\"", "\"PoweringOff\"", "\"Paused\"", "null", "\"Reset\"", "7"];
     let next = counter();
     let (_server, mut rig) =
@@ -70,6 +72,51 @@ async fn power_states_are_read_as_they_are() {
         let error = rig.fail(Ask::Status).await;
         assert_eq!((error.class, error.code.as_str()), (ErrorClass::Protocol, code), "{error}");
     }
+}
+
+/// Whatever goes wrong while the state is read, the answer is an error and never a state.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t15_errors_are_never_off() {
+    let off = system("\"Off\"");
+    let cut = off[..off.len() - 3].to_owned();
+    let bodies = [
+        (200, cut, true),
+        (200, "Off".into(), true),
+        (200, "{}".into(), true),
+        (200, "[]".into(), true),
+        (200, String::new(), true),
+        (500, off.clone(), true),
+        (503, off.clone(), true),
+        (404, off.clone(), true),
+        (403, off.clone(), true),
+        (302, off.clone(), true),
+        (200, off, false),
+    ];
+    let next = counter();
+    let answers = bodies.clone();
+    let script = move |seen: &Seen| {
+        let (status, body, _) = if seen.reads_system() { answers[next() - 1].clone() } else { return None };
+        say(status, body)
+    };
+    let (_server, mut rig) = rig(&[("system", SYSTEM)], script).await;
+    for (status, body, fails) in bodies {
+        let answer = rig.ask(Ask::Status).await;
+        assert_eq!(answer.is_err(), fails, "{status} {body}: {answer:?}");
+    }
+    let (_server, mut hung) = self::rig(&[], |seen| if seen.reads_system() { Some(Say::Hangup) } else { None }).await;
+    assert_eq!(hung.fail(Ask::Status).await.class, ErrorClass::Connection);
+}
+
+/// A BMC that is unplugged in mid-session is an error within the time given to the poll.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t11_an_unplugged_bmc_is_an_error_in_time() {
+    let gets = counter();
+    let (_server, mut rig) = rig(&[], move |seen| if seen.reads_system() && gets() > 1 { Some(Say::Silence) } else { None }).await;
+    assert_eq!(rig.ask(Ask::Status).await, ON);
+    let before = clock::boottime();
+    let error = rig.complete(Ask::Status, Duration::from_secs(2)).await.result.unwrap_err();
+    assert_eq!((error.class, error.maybe_sent), (ErrorClass::Deadline, false), "{error}");
+    assert!(clock::boottime() - before < Duration::from_secs(4));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -230,6 +277,33 @@ async fn a_login_outlives_its_job() {
     open.send(()).unwrap();
     assert_eq!(rig.ask(Ask::Status).await, ON);
     assert_eq!(server.count(Seen::logs_in), 1, "no second session while one is in the making");
+}
+
+/// What a BMC counts as refused logins: one at most for each job, however it is logged in to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_costs_one_refused_login_at_most() {
+    let full = r#"{"error":{"@Message.ExtendedInfo":[{"MessageId":"Base.1.8.SessionLimitExceeded"}]}}"#;
+    let refused = |seen: &Seen| seen.header("authorization").starts_with("Basic ") || seen.logs_in();
+    for (options, login) in [(&[][..], 401), (&[], 403), (&[], 400), (&[("auth", "basic")], 401), (&[], 503)] {
+        // With all sessions in use the BMC does not look at the password of a session's POST; basic authentication is refused.
+        let script = move |seen: &Seen| match seen.header("authorization") {
+            "" if seen.logs_in() => say(login, if login == 503 { full } else { "" }),
+            "" => None,
+            _ => say(401, ""),
+        };
+        for ask in [Ask::Status, Ask::Off, Ask::TryLogin, Ask::Inspect, Ask::SetPassword, Ask::Identify { seconds: 1 }] {
+            let (server, first) = rig(options, script).await;
+            let mut memory = RedfishMemory::new(server.address.to_string());
+            memory.pin = Some(server.fingerprint());
+            memory.sessions = vec![format!("{SESSIONS}/77"), format!("{SESSIONS}/78")];
+            first.memory.store(&host(), &memory);
+            let mut rig = Rig::with(server.address, options, &first.memory, Vec::new());
+            let error = rig.complete_with(ask, Some("new"), Duration::from_secs(10)).await.result.unwrap_err();
+            assert_eq!(error.class, ErrorClass::Auth, "{options:?} {login} {ask:?}: {error}");
+            let counted = server.count(|seen| refused(seen) && !(login == 503 && seen.logs_in()));
+            assert_eq!(counted, 1, "{options:?} {login} {ask:?}: {:?}", server.lines());
+        }
+    }
 }
 
 // ---- refusals

@@ -22,6 +22,8 @@ use tokio_rustls::TlsAcceptor;
 pub const RESET: &str = "/redfish/v1/Systems/1/Actions/ComputerSystem.Reset";
 pub const SYSTEM: &str = "/redfish/v1/Systems/1";
 pub const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
+pub const ACCOUNTS: &str = "/redfish/v1/AccountService/Accounts";
+pub const ACCOUNT: &str = "/redfish/v1/AccountService/Accounts/3";
 
 #[derive(Debug, Clone)]
 pub struct Seen {
@@ -46,6 +48,10 @@ impl Seen {
 
     pub fn resets(&self) -> bool {
         self.method == "POST" && self.path == RESET
+    }
+
+    pub fn changes(&self) -> bool {
+        self.method == "PATCH"
     }
 
     pub fn header(&self, name: &str) -> &str {
@@ -175,6 +181,10 @@ impl Server {
                 say_with(201, &format!("X-Auth-Token: token{n}\r\nLocation: {SESSIONS}/{n}\r\n"), "{}")
             }
             ("GET", SYSTEM) => say(200, system("\"On\"")),
+            ("GET", "/redfish/v1/AccountService") => say(200, format!(r#"{{"Accounts":{{"@odata.id":"{ACCOUNTS}"}}}}"#)),
+            ("GET", ACCOUNTS) => say(200, members(&[ACCOUNT])),
+            ("GET", ACCOUNT) => say_with(200, "ETag: \"a1\"\r\n", r#"{"UserName":"operator","RoleId":"Operator"}"#),
+            ("PATCH", _) => say(204, ""),
             ("POST", RESET) => say(204, ""),
             ("DELETE", path) if path.starts_with(SESSIONS) => say(204, ""),
             _ => say(404, "{}"),
@@ -228,7 +238,8 @@ async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Option<Seen> {
 
 pub fn root(sessions: bool) -> String {
     let service = if sessions { r#","SessionService":{"@odata.id":"/redfish/v1/SessionService"}"# } else { "" };
-    format!(r#"{{"Systems":{{"@odata.id":"/redfish/v1/Systems"}}{service}}}"#)
+    let accounts = r#""AccountService":{"@odata.id":"/redfish/v1/AccountService"}"#;
+    format!(r#"{{"RedfishVersion":"1.11.0","Systems":{{"@odata.id":"/redfish/v1/Systems"}},{accounts}{service}}}"#)
 }
 
 pub fn members(paths: &[&str]) -> String {
@@ -245,6 +256,11 @@ pub fn system_with(power_state: &str, action: &str) -> String {
     format!(
         r##"{{"UUID":"4C4C4544-0042-4410-8057-B4C04F564433","PowerState":{power_state},"Actions":{{"#ComputerSystem.Reset":{{"target":"{RESET}"{action}}}}}}}"##
     )
+}
+
+/// A system with these further members.
+pub fn system_and(members: &str) -> String {
+    system("\"On\"").replacen('{', &format!("{{{members},"), 1)
 }
 
 /// The driver before one BMC.
@@ -279,7 +295,17 @@ impl Rig {
     }
 
     pub async fn complete(&mut self, ask: Ask, timeout: Duration) -> Completion {
-        self.driver.submit(vec![Job { ticket: 7, bmc: Arc::new(self.bmc.clone()), ask, new_password: None, timeout }]);
+        self.complete_with(ask, None, timeout).await
+    }
+
+    /// Sets a password.
+    pub async fn set_password(&mut self, new: &str) -> Result<Answer, DriverError> {
+        self.complete_with(Ask::SetPassword, Some(new), Duration::from_secs(10)).await.result
+    }
+
+    pub async fn complete_with(&mut self, ask: Ask, new: Option<&str>, timeout: Duration) -> Completion {
+        let new_password = new.map(|new| Secret::new(new.to_owned()));
+        self.driver.submit(vec![Job { ticket: 7, bmc: Arc::new(self.bmc.clone()), ask, new_password, timeout }]);
         let completion = tokio::time::timeout(timeout + Duration::from_secs(5), self.answers.recv()).await.unwrap().unwrap();
         assert_eq!(completion.ticket, 7);
         completion

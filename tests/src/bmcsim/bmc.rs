@@ -68,6 +68,8 @@ pub struct User {
     pub(crate) failures: u32,
     pub(crate) locked_until: Option<Instant>,
     pub(crate) revision: u32,
+    /// Redfish: may do nothing but change its password.
+    pub(crate) must_change: bool,
 }
 
 impl User {
@@ -83,6 +85,7 @@ impl User {
             failures: 0,
             locked_until: None,
             revision: 1,
+            must_change: false,
         }
     }
 }
@@ -147,7 +150,6 @@ pub(crate) struct Bmc {
     pub(crate) name: String,
     pub(crate) ipmi: Option<SocketAddr>,
     pub(crate) redfish: Option<SocketAddr>,
-    pub(crate) guid: [u8; 16],
     pub(crate) changed: Notify,
     state: Mutex<State>,
 }
@@ -155,6 +157,7 @@ pub(crate) struct Bmc {
 /// Everything about a BMC that changes.
 #[derive(Debug)]
 pub(crate) struct State {
+    pub(crate) guid: uuid::Uuid,
     pub(crate) chassis: Chassis,
     pub(crate) users: Vec<User>,
     pub(crate) profile: Profile,
@@ -170,7 +173,17 @@ pub(crate) struct State {
     pub(crate) identify: Identify,
     pub(crate) boot: Boot,
     pub(crate) boot_parameters: BTreeMap<u8, Vec<u8>>,
+    /// A password that was acknowledged and takes effect then.
+    pub(crate) late_password: Option<LatePassword>,
     pub(crate) rng: Rng,
+}
+
+/// See [`State::late_password`].
+#[derive(Debug)]
+pub(crate) struct LatePassword {
+    due: Instant,
+    user: String,
+    password: Vec<u8>,
 }
 
 /// What faults must remember between requests.
@@ -229,18 +242,13 @@ pub(crate) enum LoginRefusal {
 }
 
 impl Bmc {
-    pub(crate) fn new(name: String, ipmi: Option<SocketAddr>, redfish: Option<SocketAddr>, guid: [u8; 16], state: State) -> Self {
-        Self { name, ipmi, redfish, guid, changed: Notify::new(), state: Mutex::new(state) }
+    pub(crate) fn new(name: String, ipmi: Option<SocketAddr>, redfish: Option<SocketAddr>, state: State) -> Self {
+        Self { name, ipmi, redfish, changed: Notify::new(), state: Mutex::new(state) }
     }
 
     /// The state; a panic elsewhere does not lose it.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The GUID as Redfish shows it.
-    pub(crate) fn uuid(&self) -> uuid::Uuid {
-        uuid::Uuid::from_bytes(self.guid)
     }
 
     /// Serial number, stable for a name.
@@ -251,7 +259,9 @@ impl Bmc {
 
 impl State {
     pub(crate) fn new(profile: Profile, users: Vec<User>, on: bool, seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
         Self {
+            guid: uuid::Builder::from_random_bytes(rng.bytes16()).into_uuid(),
             chassis: Chassis::new(on),
             users,
             profile,
@@ -267,7 +277,8 @@ impl State {
             identify: Identify::default(),
             boot: Boot::default(),
             boot_parameters: BTreeMap::new(),
-            rng: Rng::new(seed),
+            late_password: None,
+            rng,
         }
     }
 
@@ -398,24 +409,43 @@ impl State {
         self.fault_memory = FaultMemory::default();
     }
 
-    /// Changes a password; the user's Redfish sessions end.
-    pub(crate) fn set_password(&mut self, source: Source, by: &str, user: &str, password: &[u8]) -> bool {
-        if source != Source::Hand && self.faults.as_ref().is_some_and(|faults| faults.ignore_password) {
+    /// Changes a password; the user's Redfish sessions end. Faults may leave it undone, or do it later.
+    pub(crate) fn set_password(&mut self, source: Source, by: &str, user: &str, password: &[u8], now: Instant) -> bool {
+        let faults = self.faults.as_deref().filter(|_| source != Source::Hand);
+        let (ignored, late_ms) = faults.map_or((false, 0), |faults| (faults.ignore_password, faults.password_late_ms));
+        if ignored {
             self.record(source, by, "set-password", "ignored");
             return true;
         }
+        if late_ms > 0 {
+            let due = now + Duration::from_millis(late_ms);
+            self.late_password = Some(LatePassword { due, user: user.into(), password: password.to_vec() });
+            self.record(source, by, "set-password", "late");
+            return true;
+        }
+        if !self.apply_password(user, password) {
+            return false;
+        }
+        self.record(source, by, "set-password", "done");
+        true
+    }
+
+    fn apply_password(&mut self, user: &str, password: &[u8]) -> bool {
         let Some(found) = self.users.iter_mut().find(|found| found.name == user) else { return false };
         found.password = password.to_vec();
         found.revision += 1;
         found.failures = 0;
         found.locked_until = None;
+        found.must_change = false;
         self.web.forget_sessions_of(user);
-        self.record(source, by, "set-password", "done");
         true
     }
 
     /// The enabled, unlocked user of this name.
     pub(crate) fn may_log_in(&mut self, name: &str, now: Instant) -> Result<&mut User, LoginRefusal> {
+        if let Some(late) = self.late_password.take_if(|late| late.due <= now) {
+            self.apply_password(&late.user, &late.password);
+        }
         let user = self.users.iter_mut().find(|user| user.enabled && user.name == name).ok_or(LoginRefusal::Unknown)?;
         match user.locked_until {
             Some(end) if now < end => Err(LoginRefusal::Locked),

@@ -14,6 +14,8 @@
 //! | `GET`, `PUT /bmcs/{select}/profile` | character; PUT merges keys |
 //! | `POST /bmcs/{select}/password` `{"user":"…","password":"…"}` | changes a password by hand |
 //! | `POST /bmcs/{select}/users` `{"user","password","privilege"}` | adds or changes a user |
+//! | `POST /bmcs/{select}/password-required` `{"user":"…"}` | the user may only change its password (Redfish) |
+//! | `POST /bmcs/{select}/guid` | the machine is another one: another GUID |
 //! | `GET`, `POST /bmcs/{select}/certificate` | PEM; swaps it |
 //! | `GET /ca.pem` | the simulator CA, when there is one |
 //! | `POST /bmcs/{select}/ac` `{"present":false}` | mains lost and back |
@@ -51,6 +53,8 @@ pub(crate) fn router(fleet: Fleet) -> Router {
         .route("/bmcs/{select}/profile", get(profile).put(set_profile))
         .route("/bmcs/{select}/password", post(password))
         .route("/bmcs/{select}/users", post(users))
+        .route("/bmcs/{select}/password-required", post(password_required))
+        .route("/bmcs/{select}/guid", post(swap_guid))
         .route("/bmcs/{select}/certificate", get(certificate).post(swap_certificate))
         .route("/bmcs/{select}/ac", post(ac))
         .route("/bmcs/{select}/reboot", post(reboot))
@@ -257,6 +261,24 @@ async fn password(State(fleet): State<Fleet>, Path(select): Path<String>, body: 
 async fn users(State(fleet): State<Fleet>, Path(select): Path<String>, body: axum::body::Bytes) -> Answer {
     let (chosen, wanted) = (chosen(&fleet, &select)?, parsed::<Password>(&body)?);
     chosen.iter().for_each(|bmc| bmc.set_user(&wanted.user, &wanted.password, wanted.privilege));
+    Ok(done(chosen.len()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OfUser {
+    user: String,
+}
+
+async fn password_required(State(fleet): State<Fleet>, Path(select): Path<String>, body: axum::body::Bytes) -> Answer {
+    let (chosen, wanted) = (chosen(&fleet, &select)?, parsed::<OfUser>(&body)?);
+    let changed = chosen.iter().filter(|bmc| bmc.require_password_change(&wanted.user)).count();
+    if changed == 0 { Err(refuse(StatusCode::NOT_FOUND, "no such user")) } else { Ok(done(changed)) }
+}
+
+async fn swap_guid(State(fleet): State<Fleet>, Path(select): Path<String>) -> Answer {
+    let chosen = chosen(&fleet, &select)?;
+    chosen.iter().for_each(BmcHandle::swap_guid);
     Ok(done(chosen.len()))
 }
 

@@ -61,6 +61,10 @@ pub struct Faults {
     pub ignore: Vec<super::chassis::Action>,
     /// A password change is acknowledged and not done.
     pub ignore_password: bool,
+    /// A password change is acknowledged at once and done so much later, ms.
+    pub password_late_ms: u64,
+    /// Boot flags are acknowledged and not kept.
+    pub ignore_boot: bool,
 }
 
 /// How a BMC without network looks.
@@ -223,6 +227,8 @@ pub enum Step {
     Command,
     /// Orders only (Chassis Control, reset): carried out, not answered.
     Order,
+    /// Password changes only: done, not answered.
+    Password,
     /// Close Session, session DELETE.
     Close,
     /// TLS handshake.

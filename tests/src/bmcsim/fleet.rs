@@ -111,7 +111,7 @@ impl BmcHandle {
             name: self.bmc.name.clone(),
             ipmi: self.bmc.ipmi,
             redfish: self.bmc.redfish,
-            uuid: self.bmc.uuid(),
+            uuid: state.guid,
             serial: self.bmc.serial(),
             power: if state.chassis.is_on() { "on" } else { "off" },
             phase: state.chassis.phase(),
@@ -212,7 +212,22 @@ impl BmcHandle {
     /// Changes a user's password by hand; false when there is no such user.
     #[must_use]
     pub fn set_password(&self, user: &str, password: &str) -> bool {
-        self.bmc.lock().set_password(Source::Hand, "", user, password.as_bytes())
+        self.bmc.lock().set_password(Source::Hand, "", user, password.as_bytes(), clock::now())
+    }
+
+    /// From now on this user may do nothing over Redfish but change its password; false when there is no such user.
+    #[must_use]
+    pub fn require_password_change(&self, user: &str) -> bool {
+        let mut state = self.bmc.lock();
+        let found = state.users.iter_mut().find(|found| found.name == user);
+        found.map(|user| user.must_change = true).is_some()
+    }
+
+    /// The machine is another one: it has another GUID.
+    pub fn swap_guid(&self) {
+        let mut state = self.bmc.lock();
+        state.guid = uuid::Builder::from_random_bytes(state.rng.bytes16()).into_uuid();
+        state.web.forget_shown();
     }
 
     /// Adds a user, or changes the one of that name.

@@ -48,7 +48,7 @@ pub use chassis::{Action, Change, Phase};
 pub use config::{Config, Initial};
 pub use faults::{Body, Cut, Faults, Late, Lie, Reboot, Refuse, Request, Said, Step, Unplug};
 pub use fleet::{BmcHandle, Fleet, Truth, UserTruth};
-pub use profile::Profile;
+pub use profile::{GuidOrder, Led, Profile};
 pub use redfish::tls::TlsError;
 pub use scenario::{Scenario, ScenarioError, ScenarioPower, ScenarioStep};
 
@@ -159,7 +159,7 @@ fn open(config: &Config, authority: Option<&Arc<Authority>>) -> Result<Opened, S
         let tcp = place.redfish.map(bind_tcp).transpose()?;
         let ipmi = udp.as_ref().and_then(|socket| socket.local_addr().ok());
         let redfish = tcp.as_ref().and_then(|listener| listener.local_addr().ok());
-        let bmc = Arc::new(Bmc::new(place.name, ipmi, redfish, rng.bytes16(), state(config, index, rng.next())));
+        let bmc = Arc::new(Bmc::new(place.name, ipmi, redfish, state(config, index, rng.next())));
         let handle = BmcHandle { bmc: Arc::clone(&bmc), authority: authority.cloned() };
         opened.udp.extend(udp.map(|socket| (socket, bmc)));
         opened.tcp.extend(tcp.map(|listener| (handle.clone(), listener)));

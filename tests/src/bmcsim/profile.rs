@@ -81,6 +81,56 @@ pub struct Profile {
     pub model: String,
     /// BMC firmware, `major.minor`.
     pub firmware: String,
+    /// IPMI: IANA number of the manufacturer.
+    pub manufacturer_id: u32,
+    /// IPMI: product number.
+    pub product_id: u16,
+    /// IPMI: in which order the system GUID's bytes are sent.
+    pub guid_order: GuidOrder,
+    /// IPMI: Chassis Identify has one byte; two are 0xC7, as of old.
+    pub identify_one_byte: bool,
+    /// IPMI: login codes are made with the privilege of Open Session (`opensesspriv`).
+    pub open_session_privilege: bool,
+    /// IPMI: a GUID, boot options and users are unknown (0xC1).
+    pub bare: bool,
+    /// Redfish: which of the two indicator properties a system has.
+    pub led: Led,
+    /// Redfish: what `BootSourceOverrideTarget` may be.
+    pub boot_targets: Vec<String>,
+    /// Redfish: any If-Match is 412.
+    pub refuses_if_match: bool,
+    /// Shortest password that Redfish takes; a shorter one is against policy (400).
+    pub password_min: usize,
+    /// Redfish: empty account slots beside the users, as Dell has them.
+    pub empty_accounts: u8,
+    /// Redfish: members of a page of the accounts; 0 is all on one.
+    pub account_page: usize,
+}
+
+/// Orders of a GUID's bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GuidOrder {
+    /// As it is written (RFC 4122).
+    Written,
+    /// The last byte first, as the specification has it (§20.8).
+    Reversed,
+    /// The first three fields the other way round.
+    Smbios,
+}
+
+/// Indicator properties of a system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Led {
+    /// `LocationIndicatorActive` and `IndicatorLED`.
+    Both,
+    /// `LocationIndicatorActive` alone.
+    Location,
+    /// `IndicatorLED` alone.
+    Indicator,
+    /// Neither.
+    None,
 }
 
 impl Default for Profile {
@@ -132,6 +182,18 @@ impl Default for Profile {
             manufacturer: "Picket".into(),
             model: "bmcsim".into(),
             firmware: "1.23".into(),
+            manufacturer_id: 0,
+            product_id: 0,
+            guid_order: GuidOrder::Written,
+            identify_one_byte: false,
+            open_session_privilege: false,
+            bare: false,
+            led: Led::Both,
+            boot_targets: ["None", "Pxe", "Hdd", "Cd", "BiosSetup", "UefiHttp"].map(String::from).to_vec(),
+            refuses_if_match: false,
+            password_min: 1,
+            empty_accounts: 0,
+            account_page: 0,
         }
     }
 }

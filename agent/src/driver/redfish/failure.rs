@@ -1,7 +1,7 @@
 //! How far a job had come when it failed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock;
@@ -13,11 +13,27 @@ pub(super) struct Progress {
     begun: Mutex<Duration>,
     step: Mutex<&'static str>,
     order_out: AtomicBool,
+    forgotten: Arc<AtomicBool>,
 }
 
 impl Progress {
-    pub(super) fn new() -> Self {
-        Self { begun: Mutex::new(clock::boottime()), step: Mutex::new("waiting for its turn"), order_out: AtomicBool::new(false) }
+    /// `forgotten` becomes true when the host is taken away.
+    pub(super) fn new(forgotten: Arc<AtomicBool>) -> Self {
+        Self {
+            begun: Mutex::new(clock::boottime()),
+            step: Mutex::new("waiting for its turn"),
+            order_out: AtomicBool::new(false),
+            forgotten,
+        }
+    }
+
+    /// Looked at before anything that changes something goes out: between reading and ordering the host may have been taken
+    /// away.
+    ///
+    /// # Errors
+    /// It was.
+    pub(super) fn still_wanted(&self) -> Result<(), Failure> {
+        if self.forgotten.load(Ordering::SeqCst) { Err(Failure::forgotten()) } else { Ok(()) }
     }
 
     /// The request whose answer will count goes out now.

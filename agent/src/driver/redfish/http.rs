@@ -8,8 +8,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use picket_common::secret::Secret;
 use reqwest::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_TYPE, DATE, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION,
-    RETRY_AFTER,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_TYPE, DATE, ETAG, HOST, HeaderMap, HeaderName, HeaderValue,
+    IF_MATCH, LOCATION, RETRY_AFTER,
 };
 use tokio::net::lookup_host;
 
@@ -114,6 +114,7 @@ pub(super) struct Reply {
     pub location: Option<String>,
     pub token: Option<Secret<String>>,
     pub retry_after: Option<Duration>,
+    pub etag: Option<String>,
     pub body: Vec<u8>,
 }
 
@@ -160,6 +161,11 @@ impl Line {
         self.send_on(request, who, self.close).await
     }
 
+    /// Whether the BMC wants encoding left unsaid.
+    pub(super) fn takes_any_encoding(&self) -> bool {
+        self.any_encoding.load(Ordering::Relaxed)
+    }
+
     /// As [`Line::send`], and the connection is closed afterwards.
     pub(super) async fn send_last(&self, request: &Request, who: &Credentials<'_>) -> Result<Reply, Failure> {
         self.send_on(request, who, true).await
@@ -170,9 +176,14 @@ impl Line {
         let method = match request.method {
             Method::Get => reqwest::Method::GET,
             Method::Post => reqwest::Method::POST,
+            Method::Patch => reqwest::Method::PATCH,
             Method::Delete => reqwest::Method::DELETE,
         };
         let mut out = self.client.request(method, format!("{}{}", self.base, request.path)).headers(headers);
+        if let Some(tag) = &request.if_match {
+            let tag = HeaderValue::from_str(tag).map_err(|_| Failure::protocol("bad-etag", "unusable ETag"))?;
+            out = out.header(IF_MATCH, tag);
+        }
         if let Some(body) = &request.body {
             out = out.header(CONTENT_TYPE, HeaderValue::from_static("application/json")).body(body.clone());
         }
@@ -265,6 +276,7 @@ async fn read(response: reqwest::Response, method: Method) -> Result<Reply, Fail
         token: header(AUTH_TOKEN)
             .filter(|token| !token.is_empty() && token.len() <= 4096)
             .map(|token| Secret::new(token.to_owned())),
+        etag: header(ETAG).map(str::to_owned),
         retry_after: header(RETRY_AFTER).and_then(|value| fault::retry_after(value, header(DATE))),
         body: Vec::new(),
     };

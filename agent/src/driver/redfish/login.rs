@@ -97,7 +97,8 @@ impl LogIn {
 
     fn session(&self, reply: Reply) -> Result<Session, NoSession> {
         let fault = Fault::read_of(reply.status, &reply.body);
-        let failure = |class, code: String, what: &str| Failure::new(class, code, told(&self.bmc, what, reply.status, &fault));
+        let secrets = [self.bmc.password.expose().as_str()];
+        let failure = |class, code: String, what: &str| Failure::new(class, code, told(&secrets, what, reply.status, &fault));
         let code = format!("http-{}", reply.status);
         let used_up = fault.is_sessions_used_up(&self.quirks);
         match verdict(Exchange::LogIn, reply.status, &fault, &self.quirks) {
@@ -114,7 +115,9 @@ impl LogIn {
                 return Err(NoSession::NotNow(reply.retry_after, failure(ErrorClass::Refused, code, "the BMC takes no login now")));
             }
             Verdict::Failed { class, .. } => return Err(failure(class, code, "the login failed").into()),
-            Verdict::NotInThisState => return Err(failure(ErrorClass::Refused, code, "the login failed").into()),
+            Verdict::NotInThisState | Verdict::OtherTag => {
+                return Err(failure(ErrorClass::Refused, code, "the login failed").into());
+            }
         }
         let path = reply.location.as_deref().and_then(Path::of).or_else(|| answer::own_link(&reply.body));
         let token = reply.token.ok_or_else(|| Failure::protocol("no-token", "the BMC made a session, but gave no usable token"))?;
@@ -135,21 +138,38 @@ pub(super) async fn post(line: &Line, request: Request, who: &Credentials<'_>) -
     }
 }
 
-/// Deletes a session that is remembered from before, unless the BMC has given its name to somebody else since.
-/// True when it need not be remembered any longer.
-pub(super) async fn delete_leftover(line: &Line, bmc: &Bmc, path: Path, who: &Credentials<'_>) -> bool {
-    if let Ok(reply) = line.send(&Request::get(path.clone()), who).await {
-        let foreign = answer::session_user(&reply.body).is_some_and(|user| user != bmc.username);
-        if reply.status == 404 || (reply.status == 200 && foreign) {
-            return true;
-        }
-    }
-    line.send(&Request::log_out(path), who).await.is_ok_and(|reply| matches!(reply.status, 200..300 | 404))
+/// What became of a session that is remembered from before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leftover {
+    /// It need not be remembered any longer.
+    Gone,
+    /// It may still be open.
+    Kept,
+    /// The login was refused: another try could lock the account.
+    Refused,
 }
 
-/// One sentence about an HTTP answer. A BMC that echoes the password does not get it into a log.
-pub(super) fn told(bmc: &Bmc, what: &str, status: u16, fault: &Fault) -> String {
-    let password = bmc.password.expose();
-    let said = if password.is_empty() { fault.text.clone() } else { fault.text.replace(password.as_str(), "…") };
+/// Deletes a session that is remembered from before, unless the BMC has given its name to somebody else since.
+pub(super) async fn delete_leftover(line: &Line, bmc: &Bmc, path: Path, who: &Credentials<'_>) -> Leftover {
+    if let Ok(reply) = line.send(&Request::get(path.clone()), who).await {
+        let foreign = answer::session_user(&reply.body).is_some_and(|user| user != bmc.username);
+        match reply.status {
+            404 => return Leftover::Gone,
+            200 if foreign => return Leftover::Gone,
+            401 => return Leftover::Refused,
+            _ => {}
+        }
+    }
+    match line.send(&Request::log_out(path), who).await {
+        Ok(reply) if matches!(reply.status, 200..300 | 404) => Leftover::Gone,
+        Ok(reply) if reply.status == 401 => Leftover::Refused,
+        _ => Leftover::Kept,
+    }
+}
+
+/// One sentence about an HTTP answer. A BMC that echoes a password does not get it into a log.
+pub(super) fn told(secrets: &[&str], what: &str, status: u16, fault: &Fault) -> String {
+    let hide = |said: String, secret: &&str| if secret.is_empty() { said } else { said.replace(*secret, "…") };
+    let said = secrets.iter().fold(fault.text.clone(), hide);
     if said.is_empty() { format!("{what} (HTTP {status})") } else { format!("{what} (HTTP {status}: {said})") }
 }

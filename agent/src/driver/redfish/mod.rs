@@ -84,7 +84,7 @@ struct Shared {
 struct Slot {
     contact: tokio::sync::Mutex<Option<Contact>>,
     answered: AtomicBool,
-    forgotten: AtomicBool,
+    forgotten: Arc<AtomicBool>,
 }
 
 /// Bounds on what is in flight. Dead BMCs hold their places until their deadline, so they have a lane of their own; and an order
@@ -98,8 +98,8 @@ struct Lanes {
 impl Lanes {
     fn of(&self, ask: Ask, slot: &Slot) -> &Semaphore {
         match ask {
-            Ask::Status if slot.answered.load(Ordering::Relaxed) => &self.answering,
-            Ask::Status => &self.doubtful,
+            Ask::Status | Ask::Inspect if slot.answered.load(Ordering::Relaxed) => &self.answering,
+            Ask::Status | Ask::Inspect => &self.doubtful,
             Ask::On
             | Ask::Off
             | Ask::Soft
@@ -107,7 +107,6 @@ impl Lanes {
             | Ask::Diag
             | Ask::Identify { .. }
             | Ask::Bootdev { .. }
-            | Ask::Inspect
             | Ask::TryLogin
             | Ask::SetPassword => &self.orders,
         }
@@ -156,13 +155,13 @@ impl Shared {
 
     /// Serves one job to its end and answers it.
     async fn run(self: Arc<Self>, job: Job, slot: Arc<Slot>) {
-        let progress = Progress::new();
+        let progress = Progress::new(Arc::clone(&slot.forgotten));
         let mut closing = self.closing.subscribe();
         let served = tokio::select! {
             biased;
             served = tokio::time::timeout(job.timeout, self.serve(&job, &slot, &progress)) => served,
             // Polls give way to the shutdown, so that their sessions can be deleted; orders are awaited.
-            _ = closing.wait_for(|closing| *closing), if job.ask == Ask::Status => Ok(Err(shutting_down())),
+            _ = closing.wait_for(|closing| *closing), if matches!(job.ask, Ask::Status | Ask::Inspect) => Ok(Err(shutting_down())),
         };
         let result = served.unwrap_or_else(|_| {
             let text = format!("{:?}: no answer within {} ms, {}", job.ask, job.timeout.as_millis(), progress.step());
@@ -183,9 +182,7 @@ impl Shared {
         if self.is_closing() {
             return Err(shutting_down());
         }
-        if slot.forgotten.load(Ordering::SeqCst) {
-            return Err(Failure::connection("forgotten", "the host was removed"));
-        }
+        progress.still_wanted()?;
         if let Some(old) = contact.take_if(|contact| contact.revision != job.bmc.revision) {
             old.end(FAREWELL.min(job.timeout / 4)).await;
         }
@@ -193,7 +190,7 @@ impl Shared {
             Some(contact) => contact,
             empty => empty.insert(Contact::open(self, &job.bmc).await?),
         };
-        contact.ask(job.ask, ends, progress).await
+        contact.ask(job, ends, progress).await
     }
 
     /// Ends a host's contact after its last job.
@@ -228,6 +225,22 @@ fn shutting_down() -> Failure {
 impl Driver for Redfish {
     fn descriptor(&self) -> &'static Descriptor {
         &DESCRIPTOR
+    }
+
+    fn serves(&self, ask: Ask) -> bool {
+        match ask {
+            Ask::Status
+            | Ask::On
+            | Ask::Off
+            | Ask::Soft
+            | Ask::Reset
+            | Ask::Diag
+            | Ask::Identify { .. }
+            | Ask::Bootdev { .. }
+            | Ask::Inspect
+            | Ask::TryLogin
+            | Ask::SetPassword => true,
+        }
     }
 
     fn submit(&self, jobs: Vec<Job>) {

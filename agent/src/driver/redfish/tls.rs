@@ -4,6 +4,7 @@
 //! from the URL through the connection pool to the resolver and to this verifier: so connections, resumed sessions and pins of two
 //! BMCs can never be mixed up, not even where they share an address.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::net::IpAddr;
@@ -38,6 +39,8 @@ struct PeerState {
     pin: Option<Fingerprint>,
     /// The certificate of the latest handshake; not yet proven to be the peer's own.
     seen: Option<Fingerprint>,
+    /// Of the latest handshake whose signature was good.
+    version: Option<&'static str>,
     /// Why the latest attempt was refused on our side.
     refusal: Option<Failure>,
 }
@@ -73,8 +76,14 @@ impl Peer {
         state.pin
     }
 
+    /// Certificate and TLS version of the latest whole handshake, for facts.
+    pub(super) fn shown(&self) -> (Option<Fingerprint>, Option<&'static str>) {
+        let state = self.state();
+        (state.seen, state.version)
+    }
+
     fn judge(&self, shown: Fingerprint) -> Result<(), Failure> {
-        let mut state = self.state();
+        let state = self.state();
         if let Some(pin) = state.pin.filter(|pin| *pin != shown) {
             return Err(Failure::setting(
                 "certificate-changed",
@@ -85,7 +94,6 @@ impl Peer {
                 ),
             ));
         }
-        state.seen = Some(shown);
         Ok(())
     }
 }
@@ -181,15 +189,23 @@ impl ServerCertVerifier for Verifier {
             return Err(rustls::Error::General("not one of our names".into()));
         };
         let peer = self.peers.find(name.as_ref()).ok_or_else(|| rustls::Error::General("the host was forgotten".into()))?;
+        let shown: Fingerprint = Sha256::digest(end_entity).into();
         let judged = match peer.trust {
             Trust::Insecure => Ok(()),
             Trust::Ca => self.verify_ca(&peer, end_entity, intermediates, now),
-            Trust::Pinned { .. } => peer.judge(Sha256::digest(end_entity).into()),
+            Trust::Pinned { .. } => peer.judge(shown),
         };
-        judged.map(|()| ServerCertVerified::assertion()).map_err(|failure| {
-            peer.refuse(failure);
-            rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)
-        })
+        match judged {
+            Ok(()) => {
+                peer.state().seen = Some(shown);
+                JUDGED.set(Some(peer));
+                Ok(ServerCertVerified::assertion())
+            }
+            Err(failure) => {
+                peer.refuse(failure);
+                Err(rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+            }
+        }
     }
 
     fn verify_tls12_signature(
@@ -198,7 +214,9 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        let verified = rustls::crypto::verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms);
+        note_version("TLS 1.2", verified.is_ok());
+        verified
     }
 
     fn verify_tls13_signature(
@@ -207,11 +225,25 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        let verified = rustls::crypto::verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms);
+        note_version("TLS 1.3", verified.is_ok());
+        verified
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+thread_local! {
+    /// Whose certificate was judged last on this thread. rustls judges the certificate and then at once, in the same call, the
+    /// signature; only which of the two signature methods it calls tells the version, and that one is not told the name.
+    static JUDGED: Cell<Option<Arc<Peer>>> = const { Cell::new(None) };
+}
+
+fn note_version(version: &'static str, verified: bool) {
+    if let Some(peer) = JUDGED.take().filter(|_| verified) {
+        peer.state().version = Some(version);
     }
 }
 

@@ -127,7 +127,9 @@ impl Rig {
         let users =
             vec![User::new(2, "admin", "secret", Privilege::Administrator), User::new(3, "op", "secret", Privilege::Operator)];
         let instant = Profile { on_delay_ms: 0, off_delay_ms: 0, ..profile };
-        Self { bmc: Bmc::new("b".into(), None, None, GUID, State::new(instant, users, true, 1)), now: clock::now() }
+        let mut state = State::new(instant, users, true, 1);
+        state.guid = uuid::Uuid::from_bytes(GUID);
+        Self { bmc: Bmc::new("b".into(), None, None, state), now: clock::now() }
     }
 
     fn faults(&self, faults: Faults) {

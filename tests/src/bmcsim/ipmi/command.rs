@@ -4,12 +4,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::bmc::{Bmc, Identify, Privilege, Source, State, User};
+use super::super::bmc::{Identify, Privilege, Source, State, User};
 use super::super::chassis::{Action, Taken};
 use super::super::faults::{Request, Said};
+use super::super::profile::GuidOrder;
 use super::wire::Message;
 
 pub(super) const OK: u8 = 0x00;
+/// Boot options: the parameter is not supported.
+const NO_PARAMETER: u8 = 0x80;
+/// Boot options: somebody is setting them.
+const SET_IN_PROGRESS: u8 = 0x81;
 const BUSY: u8 = 0xC0;
 const INVALID_COMMAND: u8 = 0xC1;
 const INVALID_LENGTH: u8 = 0xC7;
@@ -55,21 +60,20 @@ pub(super) const fn kind(netfn: u8, command: u8) -> Request {
 }
 
 /// Answers a command sent outside a session.
-pub(super) fn outside(bmc: &Bmc, state: &mut State, message: &Message<'_>, out: &mut Data) -> u8 {
+pub(super) fn outside(state: &mut State, message: &Message<'_>, out: &mut Data) -> u8 {
     if let Some(code) = told(state, kind(message.netfn, message.command)) {
         return code;
     }
     match (message.netfn, message.command) {
         (6, 0x38) => auth_capabilities(state, message.data, out),
         (6, 0x54) => cipher_suites(state, message.data, out),
-        (6, 0x37) => guid(bmc, out),
+        (6, 0x37) => guid(state, out),
         _ => PRIVILEGE,
     }
 }
 
 /// Answers a command of a session.
 pub(super) fn inside(
-    bmc: &Bmc,
     state: &mut State,
     now: Instant,
     caller: &Caller,
@@ -85,6 +89,7 @@ pub(super) fn inside(
     }
     let data = message.data;
     match (message.netfn, message.command) {
+        (0, 0x08 | 0x09) | (6, 0x37 | 0x43..=0x47) if state.profile.bare => INVALID_COMMAND,
         (0, 0x00) => answer(out, &[0x00, 0x20, 0x20, 0x20, 0x20]),
         (0, 0x01) => chassis_status(state, now, out),
         (0, 0x02) => chassis_control(state, now, caller, data),
@@ -97,7 +102,7 @@ pub(super) fn inside(
         (6, 0x01) => device_id(state, out),
         (6, 0x02 | 0x03) => restart(state, now, caller),
         (6, 0x04) => answer(out, &[0x55, 0]),
-        (6, 0x37 | 0x08) => guid(bmc, out),
+        (6, 0x37 | 0x08) => guid(state, out),
         (6, 0x38) => auth_capabilities(state, data, out),
         (6, 0x3B) => set_privilege(caller, data, out, effects),
         (6, 0x3C) => close(state, caller, data, effects),
@@ -108,7 +113,7 @@ pub(super) fn inside(
         (6, 0x44) => user_access(state, data, out),
         (6, 0x45) => set_user_name(state, caller, data),
         (6, 0x46) => user_name(state, data, out),
-        (6, 0x47) => set_password(state, caller, data),
+        (6, 0x47) => set_password(state, now, caller, data),
         (6, 0x54) => cipher_suites(state, data, out),
         (0x0A, 0x40) => answer(out, &[0x51, 0, 0, 0x00, 0x10, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x02]),
         (0x0A, 0x42) => answer(out, &[1, 0]),
@@ -169,8 +174,15 @@ fn cipher_suites(state: &State, data: &[u8], out: &mut Data) -> u8 {
     OK
 }
 
-fn guid(bmc: &Bmc, out: &mut Data) -> u8 {
-    answer(out, &bmc.guid)
+fn guid(state: &State, out: &mut Data) -> u8 {
+    let mut bytes = match state.profile.guid_order {
+        GuidOrder::Smbios => state.guid.to_bytes_le(),
+        GuidOrder::Written | GuidOrder::Reversed => state.guid.into_bytes(),
+    };
+    if state.profile.guid_order == GuidOrder::Reversed {
+        bytes.reverse();
+    }
+    answer(out, &bytes)
 }
 
 fn device_id(state: &State, out: &mut Data) -> u8 {
@@ -178,7 +190,9 @@ fn device_id(state: &State, out: &mut Data) -> u8 {
     let major = major.parse::<u8>().unwrap_or(1) & 0x7F;
     // The minor revision is BCD.
     let minor = u8::from_str_radix(minor, 16).unwrap_or(0);
-    answer(out, &[0x20, 0x81, major, minor, 0x02, 0xBF, 0, 0, 0, 0x01, 0, 0, 0, 0, 0])
+    let [m0, m1, m2, _] = state.profile.manufacturer_id.to_le_bytes();
+    let [p0, p1] = state.profile.product_id.to_le_bytes();
+    answer(out, &[0x20, 0x81, major, minor, 0x02, 0xBF, m0, m1, m2, p0, p1, 0, 0, 0, 0])
 }
 
 fn chassis_status(state: &mut State, now: Instant, out: &mut Data) -> u8 {
@@ -219,13 +233,18 @@ fn chassis_control(state: &mut State, now: Instant, caller: &Caller, data: &[u8]
 }
 
 fn identify(state: &mut State, now: Instant, caller: &Caller, data: &[u8]) -> u8 {
-    state.identify = match data {
-        [_, 1, ..] => Identify::On,
-        [0, ..] => Identify::Off,
-        [seconds, ..] => Identify::Until(now + Duration::from_secs(u64::from(*seconds))),
-        [] => Identify::Until(now + Duration::from_secs(15)),
+    if data.len() > 1 && state.profile.identify_one_byte {
+        return INVALID_LENGTH;
+    }
+    let seconds = |seconds: u8| Identify::Until(now + Duration::from_secs(u64::from(seconds)));
+    let (light, what) = match data {
+        [_, 1, ..] => (Identify::On, "on".to_owned()),
+        [0, ..] => (Identify::Off, "off".to_owned()),
+        [time, ..] => (seconds(*time), format!("on-{time}s")),
+        [] => (seconds(15), "on-15s".to_owned()),
     };
-    state.record(Source::Ipmi, &caller.user, "identify", if state.identify == Identify::Off { "off" } else { "on" });
+    state.identify = light;
+    state.record(Source::Ipmi, &caller.user, "identify", what);
     OK
 }
 
@@ -241,12 +260,24 @@ fn restore_policy(state: &mut State, caller: &Caller, data: &[u8], out: &mut Dat
 fn set_boot(state: &mut State, caller: &Caller, data: &[u8]) -> u8 {
     let [parameter, value @ ..] = data else { return INVALID_LENGTH };
     let parameter = parameter & 0x7F;
+    if parameter > 7 {
+        return NO_PARAMETER;
+    }
+    let in_progress = state.boot_parameters.get(&0).is_some_and(|value| value.first() == Some(&1));
+    if parameter == 0 && value.first() == Some(&1) && in_progress {
+        return SET_IN_PROGRESS;
+    }
     if parameter == 5 {
         let [flags, device, ..] = value else { return INVALID_LENGTH };
+        if state.faults.as_ref().is_some_and(|faults| faults.ignore_boot) {
+            state.record(Source::Ipmi, &caller.user, "boot", "ignored");
+            return OK;
+        }
         state.boot.target = match device >> 2 & 0x0F {
             0 => "None",
             1 => "Pxe",
             2 | 3 => "Hdd",
+            9 => "RemoteDrive",
             5 => "Cd",
             6 => "BiosSetup",
             _ => "Floppy",
@@ -269,7 +300,7 @@ fn boot(state: &State, data: &[u8], out: &mut Data) -> u8 {
     let [parameter, ..] = data else { return INVALID_LENGTH };
     let parameter = parameter & 0x7F;
     if parameter > 7 {
-        return 0x80;
+        return NO_PARAMETER;
     }
     out.extend_from_slice(&[1, parameter]);
     let empty: &[u8] = match parameter {
@@ -384,7 +415,7 @@ fn user_name(state: &State, data: &[u8], out: &mut Data) -> u8 {
     OK
 }
 
-fn set_password(state: &mut State, caller: &Caller, data: &[u8]) -> u8 {
+fn set_password(state: &mut State, now: Instant, caller: &Caller, data: &[u8]) -> u8 {
     let [id, operation, password @ ..] = data else { return INVALID_LENGTH };
     let (long, id, operation) = (id & 0x80 != 0, id & 0x3F, operation & 3);
     if long && state.profile.password_max < 20 {
@@ -404,7 +435,7 @@ fn set_password(state: &mut State, caller: &Caller, data: &[u8]) -> u8 {
         }
         2 => {
             let name = user.name.clone();
-            state.set_password(Source::Ipmi, &caller.user, &name, password);
+            state.set_password(Source::Ipmi, &caller.user, &name, password, now);
             OK
         }
         _ if user.password == password => OK,

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::super::bmc::{Bmc, LoginRefusal, Privilege, Source, State};
+use super::super::bmc::{LoginRefusal, Privilege, Source, State};
 use super::super::faults::{Request, Step};
 use super::crypto::{Keyed, PacketKeys, Suite};
 use super::hangs;
@@ -19,7 +19,6 @@ const NO_SUITE_MATCH: u8 = 0x11;
 
 /// Lets answer a handshake payload: appends the answer's payload to `out` and returns its type; `None` for silence.
 pub(super) fn answer(
-    bmc: &Bmc,
     state: &mut State,
     now: Instant,
     peer: SocketAddr,
@@ -29,8 +28,8 @@ pub(super) fn answer(
 ) -> Option<u8> {
     match payload_type {
         0x10 => open(state, now, peer, payload, out).map(|()| 0x11),
-        0x12 => rakp1(bmc, state, now, payload, out).map(|()| 0x13),
-        0x14 => rakp3(bmc, state, now, payload, out).map(|()| 0x15),
+        0x12 => rakp1(state, now, payload, out).map(|()| 0x13),
+        0x14 => rakp3(state, now, payload, out).map(|()| 0x15),
         _ => None,
     }
 }
@@ -134,7 +133,7 @@ fn fresh_id(state: &mut State) -> u32 {
     }
 }
 
-fn rakp1(bmc: &Bmc, state: &mut State, now: Instant, payload: &[u8], out: &mut Vec<u8>) -> Option<()> {
+fn rakp1(state: &mut State, now: Instant, payload: &[u8], out: &mut Vec<u8>) -> Option<()> {
     if hangs(state, Step::Rakp1) {
         return None;
     }
@@ -181,14 +180,16 @@ fn rakp1(bmc: &Bmc, state: &mut State, now: Instant, payload: &[u8], out: &mut V
     let bmc_random = earlier.unwrap_or_else(|| state.rng.bytes16());
     let key = Keyed::new(suite, user.password.get(..user.password.len().min(state.profile.password_max)).unwrap_or(&[]));
     let sik_key = if state.profile.kg.is_empty() { key.clone() } else { Keyed::new(suite, state.profile.kg.as_bytes()) };
-    let role_and_name: &[&[u8]] = &[&[*role, *name_len], name];
+    // The role byte in the codes; with the fault, the privilege of Open Session.
+    let hashed = if state.profile.open_session_privilege && asked != 0 { asked } else { *role };
+    let role_and_name: &[&[u8]] = &[&[hashed, *name_len], name];
     let [role_len, name] = role_and_name else { return None };
-    let code = key.code(&[&remote, &id.to_le_bytes(), &console_random, &bmc_random, &bmc.guid, role_len, name]);
+    let code = key.code(&[&remote, &id.to_le_bytes(), &console_random, &bmc_random, state.guid.as_bytes(), role_len, name]);
     let sik = sik_key.code(&[&console_random, &bmc_random, role_len, name]);
     out.extend_from_slice(&[*tag, 0, 0, 0]);
     out.extend_from_slice(&remote);
     out.extend_from_slice(&bmc_random);
-    out.extend_from_slice(&bmc.guid);
+    out.extend_from_slice(state.guid.as_bytes());
     let from = out.len();
     out.extend_from_slice(code.as_slice());
     if state.faults.as_ref().is_some_and(|faults| faults.zero_rakp2) {
@@ -197,7 +198,7 @@ fn rakp1(bmc: &Bmc, state: &mut State, now: Instant, payload: &[u8], out: &mut V
     let rakp = Rakp {
         console_random,
         bmc_random,
-        role: *role,
+        role: hashed,
         user: user.name,
         key,
         sik: Keyed::new(suite, sik.as_slice()),
@@ -235,13 +236,14 @@ fn find_user(state: &mut State, now: Instant, name: &[u8], role: u8) -> Result<F
     }
 }
 
-fn rakp3(bmc: &Bmc, state: &mut State, now: Instant, payload: &[u8], out: &mut Vec<u8>) -> Option<()> {
+fn rakp3(state: &mut State, now: Instant, payload: &[u8], out: &mut Vec<u8>) -> Option<()> {
     if hangs(state, Step::Rakp3) {
         return None;
     }
     let [tag, status, _, _, i0, i1, i2, i3, code @ ..] = payload else { return None };
     let id = u32::from_le_bytes([*i0, *i1, *i2, *i3]);
     let told = told_to_refuse(state, Request::Rakp3);
+    let guid = state.guid;
     let Some(session) = state.ipmi.find(id) else {
         refuse(state, *tag, INVALID_SESSION, [0; 4], out);
         return Some(());
@@ -269,7 +271,7 @@ fn rakp3(bmc: &Bmc, state: &mut State, now: Instant, payload: &[u8], out: &mut V
         refuse(state, *tag, status, remote, out);
         return Some(());
     }
-    let check = rakp.sik.code(&[&rakp.console_random, &id.to_le_bytes(), &bmc.guid]);
+    let check = rakp.sik.code(&[&rakp.console_random, &id.to_le_bytes(), guid.as_bytes()]);
     // RAKP 3 sent again (its answer was lost) gets the same RAKP 4 and changes nothing.
     let first = session.up.is_none();
     if first {

@@ -60,7 +60,7 @@ pub(crate) fn handle<'a>(bmc: &Bmc, now: Instant, peer: SocketAddr, datagram: &[
     }
     scratch.reply.clear();
     scratch.forged.clear();
-    let answered = dispatch(bmc, &mut state, now, peer, datagram, scratch);
+    let answered = dispatch(&mut state, now, peer, datagram, scratch);
     match answered {
         Some(true) => {}
         Some(false) => return Send::Nothing,
@@ -90,23 +90,23 @@ fn hangs(state: &State, step: Step) -> bool {
 }
 
 /// `None` for what is dropped as unreadable or not authentic; whether there is an answer otherwise.
-fn dispatch(bmc: &Bmc, state: &mut State, now: Instant, peer: SocketAddr, datagram: &[u8], scratch: &mut Scratch) -> Option<bool> {
+fn dispatch(state: &mut State, now: Instant, peer: SocketAddr, datagram: &[u8], scratch: &mut Scratch) -> Option<bool> {
     match wire::parse(datagram)? {
         Incoming::Ping(_) if hangs(state, Step::Ping) => Some(false),
         Incoming::Ping(tag) => {
             wire::pong(tag, &mut scratch.reply);
             Some(true)
         }
-        Incoming::Old(message) => outside(bmc, state, message, scratch, wire::old_packet),
+        Incoming::Old(message) => outside(state, message, scratch, wire::old_packet),
         Incoming::New { payload_type: 0, session: 0, payload, .. } => {
-            outside(bmc, state, payload, scratch, |message, reply| wire::plain_packet(0, 0, 0, message, reply))
+            outside(state, payload, scratch, |message, reply| wire::plain_packet(0, 0, 0, message, reply))
         }
         Incoming::New { payload_type: 0xC0, session, sequence, payload, from_auth_type } if session != 0 => {
-            inside(bmc, state, now, Sealed { session, sequence, payload, from_auth_type }, scratch)
+            inside(state, now, Sealed { session, sequence, payload, from_auth_type }, scratch)
         }
         Incoming::New { payload_type: kind @ (0x10 | 0x12 | 0x14), session: 0, payload, .. } => {
             scratch.data.clear();
-            let Some(answer) = handshake::answer(bmc, state, now, peer, kind, payload, &mut scratch.data) else {
+            let Some(answer) = handshake::answer(state, now, peer, kind, payload, &mut scratch.data) else {
                 return Some(false);
             };
             wire::plain_packet(answer, 0, 0, &scratch.data, &mut scratch.reply);
@@ -116,13 +116,7 @@ fn dispatch(bmc: &Bmc, state: &mut State, now: Instant, peer: SocketAddr, datagr
     }
 }
 
-fn outside(
-    bmc: &Bmc,
-    state: &mut State,
-    message: &[u8],
-    scratch: &mut Scratch,
-    frame: impl FnOnce(&[u8], &mut Vec<u8>),
-) -> Option<bool> {
+fn outside(state: &mut State, message: &[u8], scratch: &mut Scratch, frame: impl FnOnce(&[u8], &mut Vec<u8>)) -> Option<bool> {
     let message = wire::message(message)?;
     let hung = match command::kind(message.netfn, message.command) {
         Request::AuthCapabilities => hangs(state, Step::AuthCapabilities),
@@ -133,7 +127,7 @@ fn outside(
         return Some(false);
     }
     scratch.data.clear();
-    let code = command::outside(bmc, state, &message, &mut scratch.data);
+    let code = command::outside(state, &message, &mut scratch.data);
     scratch.plain.clear();
     wire::response(&message, code, if code == command::OK { &scratch.data } else { &[] }, &mut scratch.plain);
     frame(&scratch.plain, &mut scratch.reply);
@@ -148,7 +142,7 @@ struct Sealed<'a> {
     from_auth_type: &'a [u8],
 }
 
-fn inside(bmc: &Bmc, state: &mut State, now: Instant, sealed: Sealed<'_>, scratch: &mut Scratch) -> Option<bool> {
+fn inside(state: &mut State, now: Instant, sealed: Sealed<'_>, scratch: &mut Scratch) -> Option<bool> {
     let idle = Duration::from_millis(state.profile.ipmi_idle_ms);
     let replays = state.profile.executes_replays;
     let session = state.ipmi.find(sealed.session)?;
@@ -182,8 +176,13 @@ fn inside(bmc: &Bmc, state: &mut State, now: Instant, sealed: Sealed<'_>, scratc
     }
     data.clear();
     let mut effects = Effects::default();
-    let code = command::inside(bmc, state, now, &caller, &message, data, &mut effects);
-    if request == Request::ChassisControl && hangs(state, Step::Order) {
+    let code = command::inside(state, now, &caller, &message, data, &mut effects);
+    let done_and_silent = match request {
+        Request::ChassisControl => hangs(state, Step::Order),
+        Request::SetPassword => hangs(state, Step::Password),
+        _ => false,
+    };
+    if done_and_silent {
         return Some(false);
     }
     let forge = state.faults.as_ref().is_some_and(|faults| faults.forge);

@@ -15,6 +15,8 @@ pub(crate) struct HttpRequest {
     pub(crate) method: String,
     /// Path without query and without trailing slash.
     pub(crate) path: String,
+    /// What follows the `?`.
+    pub(crate) query: String,
     pub(crate) authorization: Option<String>,
     pub(crate) token: Option<String>,
     pub(crate) if_match: Option<String>,
@@ -134,9 +136,15 @@ fn head(bytes: &[u8]) -> Option<(HttpRequest, usize, bool)> {
     let mut lines = text.split("\r\n");
     let mut first = lines.next()?.split(' ');
     let (method, target, version) = (first.next()?, first.next()?, first.next()?);
-    let path = target.split('?').next()?.trim_end_matches('/');
-    let mut request =
-        HttpRequest { method: method.into(), path: path.into(), close: version == "HTTP/1.0", ..HttpRequest::default() };
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let path = path.trim_end_matches('/');
+    let mut request = HttpRequest {
+        method: method.into(),
+        path: path.into(),
+        query: query.into(),
+        close: version == "HTTP/1.0",
+        ..HttpRequest::default()
+    };
     let (mut length, mut expects) = (0, false);
     for line in lines {
         let (name, value) = line.split_once(':')?;

@@ -67,6 +67,8 @@ impl Web {
 struct Caller {
     user: String,
     limit: Privilege,
+    /// May do nothing but change its password.
+    must_change: bool,
 }
 
 /// What the connection does with a request.
@@ -115,7 +117,11 @@ pub(crate) fn handle(bmc: &Bmc, now: Instant, request: &HttpRequest) -> Outcome 
         return Outcome::Hang;
     }
     let reply = refused(state, kind).unwrap_or_else(|| resources::answer(bmc, state, now, request));
-    let hang_after = kind == Request::Reset && hangs(state, Step::Order);
+    let hang_after = match kind {
+        Request::Reset => hangs(state, Step::Order),
+        Request::SetPassword => hangs(state, Step::Password),
+        _ => false,
+    };
     if hang_after || state.silent_until.is_some() {
         return Outcome::Hang;
     }
@@ -169,15 +175,17 @@ fn spoiled(state: &mut State, mut reply: HttpReply) -> Outcome {
 
 /// A Redfish error body (DSP0266 §8.6).
 fn error(status: u16, message_id: &str, message: &str) -> HttpReply {
-    HttpReply::json(
-        status,
-        &json!({"error": {
-            "code": message_id,
-            "message": message,
-            "@Message.ExtendedInfo": [{"@odata.type": "#Message.v1_1_1.Message", "MessageId": message_id, "Message": message,
-                "MessageArgs": [], "Severity": "Critical", "Resolution": "None."}],
-        }}),
-    )
+    error_with(status, message_id, message, &[])
+}
+
+fn error_with(status: u16, message_id: &str, message: &str, arguments: &[&str]) -> HttpReply {
+    let info = extended_info(message_id, message, arguments);
+    HttpReply::json(status, &json!({"error": {"code": message_id, "message": message, "@Message.ExtendedInfo": [info]}}))
+}
+
+fn extended_info(message_id: &str, message: &str, arguments: &[&str]) -> Value {
+    json!({"@odata.type": "#Message.v1_1_1.Message", "MessageId": message_id, "Message": message, "MessageArgs": arguments,
+        "Severity": "Critical", "Resolution": "None."})
 }
 
 fn body(request: &HttpRequest) -> Option<Value> {
@@ -193,7 +201,7 @@ fn authenticate(state: &mut State, now: Instant, request: &HttpRequest) -> Resul
         let session = state.web.sessions.iter_mut().find(|session| session.token == *token).ok_or_else(denied)?;
         session.used = now;
         let user = state.users.iter().find(|user| user.enabled && user.name == session.user).ok_or_else(denied)?;
-        return Ok(Caller { user: user.name.clone(), limit: user.limit });
+        return Ok(Caller { user: user.name.clone(), limit: user.limit, must_change: user.must_change });
     }
     let basic = request.authorization.as_deref().and_then(|value| value.strip_prefix("Basic ")).ok_or_else(denied)?;
     let basic = BASE64_STANDARD.decode(basic.trim()).map_err(|_| denied())?;
@@ -206,7 +214,9 @@ fn authenticate(state: &mut State, now: Instant, request: &HttpRequest) -> Resul
 /// Checks a name and password; failures are counted and may lock the user.
 fn log_in(state: &mut State, now: Instant, name: &str, password: &[u8]) -> Result<Caller, LoginRefusal> {
     let result = match state.may_log_in(name, now) {
-        Ok(user) if user.password == password => Ok(Caller { user: user.name.clone(), limit: user.limit }),
+        Ok(user) if user.password == password => {
+            Ok(Caller { user: user.name.clone(), limit: user.limit, must_change: user.must_change })
+        }
         Ok(_) => Err(LoginRefusal::Password),
         Err(why) => Err(why),
     };

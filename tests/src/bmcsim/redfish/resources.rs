@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use super::super::bmc::{Bmc, Identify, Privilege, Source, State};
 use super::super::chassis::{Action, Taken};
 use super::super::faults::{Request, Said};
+use super::super::profile::Led;
 use super::http::{HttpReply, HttpRequest};
-use super::{Caller, Shown, WebSession, authenticate, body, error, log_in};
+use super::{Caller, Shown, WebSession, authenticate, body, error, error_with, extended_info, log_in};
 
 const ROOT: &str = "/redfish/v1";
 
@@ -52,7 +53,7 @@ pub(super) fn answer(bmc: &Bmc, state: &mut State, now: Instant, request: &HttpR
     let resets = request.path == reset_target(state);
     let rest = request.path.strip_prefix(ROOT).map(|rest| rest.trim_start_matches('/'));
     if rest == Some("") && method == "GET" {
-        return root(bmc, state);
+        return root(state);
     }
     let parts: Vec<&str> = rest.unwrap_or_default().split('/').collect();
     if let ["SessionService", ..] = parts.as_slice()
@@ -67,22 +68,47 @@ pub(super) fn answer(bmc: &Bmc, state: &mut State, now: Instant, request: &HttpR
         Ok(caller) => caller,
         Err(refusal) => return refusal,
     };
+    if caller.must_change && !is_password_change(state, &caller, method, &parts) {
+        return change_first(state, &caller);
+    }
     if resets {
         return if method == "POST" { reset(state, now, &caller, request) } else { not_allowed() };
     }
     match method {
-        "GET" | "HEAD" => read(bmc, state, now, &parts),
+        "GET" | "HEAD" => read(bmc, state, now, &parts, &request.query),
         "DELETE" => match parts.as_slice() {
             ["SessionService", "Sessions", id] => close_session(state, &caller, id),
             _ => not_allowed(),
         },
         "PATCH" => match parts.as_slice() {
             ["Systems", id] if *id == state.profile.system_id => patch_system(bmc, state, now, &caller, request),
-            ["AccountService", "Accounts", id] => patch_account(state, &caller, id, request),
+            ["AccountService", "Accounts", id] => patch_account(state, now, &caller, id, request),
             _ => not_allowed(),
         },
         _ => not_allowed(),
     }
+}
+
+/// What a user that must change its password may still do (DSP0266 §13.3.7): see and change its own account, and leave.
+fn is_password_change(state: &State, caller: &Caller, method: &str, parts: &[&str]) -> bool {
+    match parts {
+        ["AccountService", "Accounts", id] if matches!(method, "GET" | "PATCH") => {
+            state.users.iter().any(|user| user.name == caller.user && user.id.to_string() == *id)
+        }
+        ["SessionService", "Sessions", _] => method == "DELETE",
+        _ => false,
+    }
+}
+
+const CHANGE_FIRST: (&str, &str) = ("Base.1.8.PasswordChangeRequired", "The password must be changed first.");
+
+fn account_of(state: &State, user: &str) -> String {
+    let id = state.users.iter().find(|found| found.name == user).map_or(0, |user| user.id);
+    format!("{ROOT}/AccountService/Accounts/{id}")
+}
+
+fn change_first(state: &State, caller: &Caller) -> HttpReply {
+    error_with(403, CHANGE_FIRST.0, CHANGE_FIRST.1, &[&account_of(state, &caller.user)])
 }
 
 fn missing() -> HttpReply {
@@ -113,10 +139,10 @@ fn collection(path: &str, kind: &str, members: impl Iterator<Item = String>) -> 
     }))
 }
 
-fn root(bmc: &Bmc, state: &State) -> HttpReply {
+fn root(state: &State) -> HttpReply {
     let mut root = json!({
         "@odata.id": "/redfish/v1/", "@odata.type": "#ServiceRoot.v1_9_0.ServiceRoot", "Id": "RootService", "Name": "Root Service",
-        "RedfishVersion": "1.11.0", "UUID": bmc.uuid(), "Vendor": state.profile.manufacturer, "Product": state.profile.model,
+        "RedfishVersion": "1.11.0", "UUID": state.guid, "Vendor": state.profile.manufacturer, "Product": state.profile.model,
         "Systems": link("Systems"), "Chassis": link("Chassis"), "Managers": link("Managers"),
         "AccountService": link("AccountService"),
     });
@@ -129,7 +155,7 @@ fn root(bmc: &Bmc, state: &State) -> HttpReply {
     ok(&root)
 }
 
-fn read(bmc: &Bmc, state: &mut State, now: Instant, parts: &[&str]) -> HttpReply {
+fn read(bmc: &Bmc, state: &mut State, now: Instant, parts: &[&str], query: &str) -> HttpReply {
     match parts {
         ["Systems"] => {
             let ids = std::iter::once(state.profile.system_id.clone()).chain(state.profile.other_systems.clone());
@@ -160,13 +186,12 @@ fn read(bmc: &Bmc, state: &mut State, now: Instant, parts: &[&str]) -> HttpReply
         },
         ["AccountService"] => ok(&json!({
             "@odata.id": "/redfish/v1/AccountService", "@odata.type": "#AccountService.v1_7_2.AccountService", "Id": "AccountService",
-            "Name": "Account Service", "ServiceEnabled": true, "MinPasswordLength": 1, "MaxPasswordLength": 64,
+            "Name": "Account Service", "ServiceEnabled": true, "MinPasswordLength": state.profile.password_min,
+            "MaxPasswordLength": MAX_PASSWORD,
             "AccountLockoutThreshold": state.profile.lockout_after,
             "AccountLockoutDuration": state.profile.lockout_ms / 1000, "Accounts": link("AccountService/Accounts"),
         })),
-        ["AccountService", "Accounts"] => {
-            collection("AccountService/Accounts", "ManagerAccount", state.users.iter().map(|user| user.id.to_string()))
-        }
+        ["AccountService", "Accounts"] => accounts(state, query),
         ["AccountService", "Accounts", id] => account(state, id),
         _ => missing(),
     }
@@ -212,21 +237,27 @@ fn system_body(bmc: &Bmc, state: &State, said: Said, lit: bool, etag: &str) -> V
     }
     let mut system = json!({
         "@odata.id": path, "@odata.type": "#ComputerSystem.v1_13_0.ComputerSystem", "@odata.etag": etag,
-        "Id": profile.system_id, "Name": bmc.name, "HostName": bmc.name, "SystemType": "Physical", "UUID": bmc.uuid(),
+        "Id": profile.system_id, "Name": bmc.name, "HostName": bmc.name, "SystemType": "Physical", "UUID": state.guid,
         "SerialNumber": bmc.serial(), "Manufacturer": profile.manufacturer, "Model": profile.model, "SKU": "",
-        "IndicatorLED": if lit { "Lit" } else { "Off" }, "LocationIndicatorActive": lit,
         "PowerRestorePolicy": match profile.restore_policy { 1 => "LastState", 2 => "AlwaysOn", _ => "AlwaysOff" },
         "Status": {"State": "Enabled", "Health": "OK"},
         "Boot": {
             "BootSourceOverrideEnabled": state.boot.enabled, "BootSourceOverrideTarget": state.boot.target,
             "BootSourceOverrideMode": "UEFI",
-            "BootSourceOverrideTarget@Redfish.AllowableValues": ["None", "Pxe", "Hdd", "Cd", "BiosSetup", "UefiHttp"],
+            "BootSourceOverrideTarget@Redfish.AllowableValues": profile.boot_targets,
+            "BootSourceOverrideEnabled@Redfish.AllowableValues": OVERRIDES,
         },
         "Actions": {"#ComputerSystem.Reset": reset},
         "Links": {"Chassis": [link("Chassis/1")], "ManagedBy": [link("Managers/1")]},
     });
-    if let (Some(power), Some(system)) = (power, system.as_object_mut()) {
-        system.insert("PowerState".into(), power);
+    if let Some(system) = system.as_object_mut() {
+        system.extend(power.map(|power| ("PowerState".into(), power)));
+        if matches!(profile.led, Led::Both | Led::Location) {
+            system.insert("LocationIndicatorActive".into(), json!(lit));
+        }
+        if matches!(profile.led, Led::Both | Led::Indicator) {
+            system.insert("IndicatorLED".into(), json!(if lit { "Lit" } else { "Off" }));
+        }
     }
     system
 }
@@ -286,7 +317,12 @@ fn open_session(state: &mut State, now: Instant, request: &HttpRequest) -> HttpR
     state.web.number += 1;
     let token: String = hex::encode(state.rng.bytes16()) + &hex::encode(state.rng.bytes16());
     let session = WebSession { id: state.web.number.to_string(), token: token.clone(), user: caller.user.clone(), used: now };
-    let reply = HttpReply::json(201, &session_body(&session))
+    let mut shown = session_body(&session);
+    if caller.must_change {
+        let account = account_of(state, &caller.user);
+        shown["@Message.ExtendedInfo"] = json!([extended_info(CHANGE_FIRST.0, CHANGE_FIRST.1, &[&account])]);
+    }
+    let reply = HttpReply::json(201, &shown)
         .header("X-Auth-Token", token)
         .header("Location", format!("{ROOT}/SessionService/Sessions/{}", session.id));
     state.web.sessions.push(session);
@@ -360,6 +396,7 @@ fn shown_etag(state: &State, etag: &str) -> String {
 /// Checks If-Match against the strong form.
 fn precondition(state: &State, request: &HttpRequest, etag: &str) -> Result<(), HttpReply> {
     match request.if_match.as_deref() {
+        Some(_) if state.profile.refuses_if_match => Err(error(412, "Base.1.8.PreconditionFailed", "If-Match is not known.")),
         None if state.profile.needs_if_match => Err(error(428, "Base.1.8.PreconditionRequired", "If-Match is needed.")),
         None | Some("*") => Ok(()),
         Some(given) if given == etag => Ok(()),
@@ -375,6 +412,15 @@ fn patch_system(bmc: &Bmc, state: &mut State, now: Instant, caller: &Caller, req
         return refusal;
     }
     let Some(body) = body(request) else { return error(400, "Base.1.8.MalformedJSON", "The body is not JSON.") };
+    let known = match state.profile.led {
+        Led::Both => &["LocationIndicatorActive", "IndicatorLED", "Boot"][..],
+        Led::Location => &["LocationIndicatorActive", "Boot"],
+        Led::Indicator => &["IndicatorLED", "Boot"],
+        Led::None => &["Boot"],
+    };
+    if let Some(unknown) = body.as_object().into_iter().flatten().map(|(key, _)| key).find(|key| !known.contains(&key.as_str())) {
+        return error(400, "Base.1.8.PropertyUnknown", &format!("There is no property {unknown}."));
+    }
     let lit = match (body.get("LocationIndicatorActive"), body.get("IndicatorLED").and_then(Value::as_str)) {
         (Some(Value::Bool(lit)), _) => Some(*lit),
         (None, Some("Lit" | "Blinking")) => Some(true),
@@ -388,12 +434,43 @@ fn patch_system(bmc: &Bmc, state: &mut State, now: Instant, caller: &Caller, req
     }
     if let Some(boot) = body.get("Boot") {
         let word = |key: &str, or: &str| boot.get(key).and_then(Value::as_str).unwrap_or(or).to_owned();
-        state.boot.target = word("BootSourceOverrideTarget", &state.boot.target);
-        state.boot.enabled = word("BootSourceOverrideEnabled", &state.boot.enabled);
+        let target = word("BootSourceOverrideTarget", &state.boot.target);
+        let enabled = word("BootSourceOverrideEnabled", &state.boot.enabled);
+        if !state.profile.boot_targets.contains(&target) || !OVERRIDES.contains(&enabled.as_str()) {
+            return error(400, "Base.1.8.PropertyValueNotInList", &format!("{target} {enabled} is not allowed."));
+        }
+        if state.faults.as_ref().is_some_and(|faults| faults.ignore_boot) {
+            state.record(Source::Redfish, &caller.user, "boot", "ignored");
+            return system(bmc, state, now);
+        }
+        (state.boot.target, state.boot.enabled) = (target, enabled);
         let result = format!("{} {}", state.boot.target, state.boot.enabled);
         state.record(Source::Redfish, &caller.user, "boot", result);
     }
     system(bmc, state, now)
+}
+
+/// Longest password that Redfish takes here.
+const MAX_PASSWORD: usize = 64;
+/// What `BootSourceOverrideEnabled` may be.
+const OVERRIDES: [&str; 3] = ["Disabled", "Once", "Continuous"];
+
+/// The accounts, in pages when told to; empty slots come first, as on BMCs that have them.
+fn accounts(state: &State, query: &str) -> HttpReply {
+    let path = "AccountService/Accounts";
+    let empty = (0..state.profile.empty_accounts).map(|slot| (100 + u32::from(slot)).to_string());
+    let ids: Vec<String> = empty.chain(state.users.iter().map(|user| user.id.to_string())).collect();
+    let page = state.profile.account_page;
+    if page == 0 {
+        return collection(path, "ManagerAccount", ids.into_iter());
+    }
+    let skip = query.strip_prefix("$skip=").and_then(|skip| skip.parse().ok()).unwrap_or(0usize);
+    let members: Vec<Value> = ids.iter().skip(skip).take(page).map(|id| link(&format!("{path}/{id}"))).collect();
+    let mut shown = json!({"@odata.id": format!("{ROOT}/{path}"), "Members@odata.count": ids.len(), "Members": members});
+    if skip + page < ids.len() {
+        shown["Members@odata.nextLink"] = json!(format!("{ROOT}/{path}?$skip={}", skip + page));
+    }
+    ok(&shown)
 }
 
 fn account_etag(id: u8, revision: u32) -> String {
@@ -401,6 +478,11 @@ fn account_etag(id: u8, revision: u32) -> String {
 }
 
 fn account(state: &State, id: &str) -> HttpReply {
+    if id.parse().is_ok_and(|id: u32| (100..100 + u32::from(state.profile.empty_accounts)).contains(&id)) {
+        return ok(
+            &json!({"@odata.id": format!("{ROOT}/AccountService/Accounts/{id}"), "Id": id, "UserName": "", "Enabled": false}),
+        );
+    }
     let Some(user) = state.users.iter().find(|user| user.id.to_string() == id) else { return missing() };
     let etag = account_etag(user.id, user.revision);
     ok(&json!({
@@ -411,7 +493,7 @@ fn account(state: &State, id: &str) -> HttpReply {
     .header("ETag", shown_etag(state, &etag))
 }
 
-fn patch_account(state: &mut State, caller: &Caller, id: &str, request: &HttpRequest) -> HttpReply {
+fn patch_account(state: &mut State, now: Instant, caller: &Caller, id: &str, request: &HttpRequest) -> HttpReply {
     let Some(user) = state.users.iter().find(|user| user.id.to_string() == id) else { return missing() };
     if caller.limit < Privilege::Administrator && user.name != caller.user {
         return forbidden();
@@ -422,11 +504,14 @@ fn patch_account(state: &mut State, caller: &Caller, id: &str, request: &HttpReq
     }
     let body = body(request).unwrap_or_default();
     match body.get("Password").and_then(Value::as_str) {
-        Some(password) if (1..=64).contains(&password.len()) => {
-            state.set_password(Source::Redfish, &caller.user, &name, password.as_bytes());
+        Some(password) if (state.profile.password_min..=MAX_PASSWORD).contains(&password.len()) => {
+            state.set_password(Source::Redfish, &caller.user, &name, password.as_bytes(), now);
             HttpReply::empty(204)
         }
-        Some(_) => error(400, "Base.1.8.PropertyValueFormatError", "The password is too short or too long."),
+        Some(_) => {
+            state.record(Source::Redfish, &caller.user, "set-password", "refused-400");
+            error(400, "Base.1.8.PropertyValueFormatError", "The password is too short or too long.")
+        }
         None => error(400, "Base.1.8.PropertyMissing", "Only Password can be changed."),
     }
 }

@@ -1,21 +1,27 @@
 //! One BMC under one revision of its settings: from the service root to the answer, and what is kept between jobs.
 //!
 //! In the steady state a status is one GET. An order is a GET and a POST: the GET shows that connection and login are alive, so
-//! that the POST, which is never repeated, does not meet a dead one.
+//! that the POST, which is never repeated, does not meet a dead one. Between the two it is looked once more whether the host is
+//! still this agent's. What is rarer than power is in the files beside: changes by PATCH, accounts, facts.
+
+mod account;
+mod change;
+mod facts;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use picket_common::secret::Secret;
 use tokio::task::JoinHandle;
 
 use super::Shared;
 use super::failure::{Failure, Progress};
 use super::http::{Credentials, Line, Reply};
-use super::login::{self, Keeper, LogIn, NoSession, Session, told};
+use super::login::{self, Keeper, Leftover, LogIn, NoSession, Session, told};
 use super::memory::{RedfishMemory, RememberedSystem};
 use super::settings::{Auth, Named, Settings, Trust};
 use super::tls::Peer;
-use crate::bmc::{Answer, Ask, Bmc, ErrorClass, PowerReply};
+use crate::bmc::{Answer, Ask, Bmc, ErrorClass, Job, PowerReply, Reading};
 use crate::clock;
 use crate::redfish::answer::{self, Collection, ResetAction, Root, System};
 use crate::redfish::fault::{Exchange, Fault, Verdict, verdict};
@@ -38,6 +44,9 @@ const WAIT_MARGIN: Duration = Duration::from_millis(500);
 
 /// The most time spent on deleting sessions of an earlier run.
 const TIDY: Duration = Duration::from_secs(3);
+
+/// The most time spent on closing a session before another one is made.
+const LEAVE: Duration = Duration::from_secs(2);
 
 /// Why an attempt did not end in an answer.
 enum Trouble {
@@ -74,6 +83,12 @@ pub(super) struct Contact {
     pending: Option<JoinHandle<Result<(Session, RedfishMemory), NoSession>>>,
     /// A login was made during the present job: no other will be.
     logged_in_now: bool,
+    /// The kept session was closed for the present job.
+    left_now: bool,
+    /// The password that the present job sets: not to be shown, whoever echoes it.
+    new_password: Option<Secret<String>>,
+    /// How the last PATCH had to be tagged, when that was not the standard's way.
+    etag_quirk: Option<&'static str>,
     /// Sessions of an earlier run have been dealt with.
     tidied: bool,
     system: Option<Path>,
@@ -115,6 +130,9 @@ impl Contact {
             login: Login::None,
             pending: None,
             logged_in_now: false,
+            left_now: false,
+            new_password: None,
+            etag_quirk: None,
             tidied: false,
             system: None,
             relist: false,
@@ -125,8 +143,16 @@ impl Contact {
     }
 
     /// Does what is asked; `ends` is the job's deadline (boottime).
-    pub(super) async fn ask(&mut self, ask: Ask, ends: Duration, progress: &Progress) -> Result<Answer, Failure> {
+    pub(super) async fn ask(&mut self, job: &Job, ends: Duration, progress: &Progress) -> Result<Answer, Failure> {
         self.logged_in_now = false;
+        self.left_now = false;
+        self.new_password.clone_from(&job.new_password);
+        let result = self.attempts(job.ask, ends, progress).await;
+        self.new_password = None;
+        result
+    }
+
+    async fn attempts(&mut self, ask: Ask, ends: Duration, progress: &Progress) -> Result<Answer, Failure> {
         if matches!(self.login, Login::Basic { only_now: true }) {
             self.login = Login::None;
         }
@@ -156,10 +182,52 @@ impl Contact {
     }
 
     async fn attempt(&mut self, ask: Ask, progress: &Progress) -> Result<Answer, Trouble> {
+        if matches!(ask, Ask::Inspect | Ask::TryLogin) && !std::mem::replace(&mut self.left_now, true) {
+            self.leave().await;
+        }
         self.reach(progress).await?;
         self.log_in(ask, progress).await?;
-        self.find_system(progress).await?;
-        if ask == Ask::Status { self.status(progress).await } else { self.order(ask, progress).await }
+        match ask {
+            Ask::TryLogin => return self.prove_login(progress).await,
+            Ask::SetPassword => return self.set_password(progress).await,
+            _ => self.find_system(progress).await?,
+        }
+        match ask {
+            Ask::Inspect => self.inspect(progress).await,
+            Ask::Identify { seconds } => self.identify(seconds > 0, progress).await,
+            Ask::Bootdev { device, persistence } => self.set_boot_device(device, persistence, progress).await,
+            Ask::On | Ask::Off | Ask::Soft | Ask::Reset | Ask::Diag => self.order(ask, progress).await,
+            Ask::Status | Ask::TryLogin | Ask::SetPassword => self.status(progress).await,
+        }
+    }
+
+    /// Ends the session, so that the next login is a new one; as far as that can be done shortly.
+    async fn leave(&mut self) {
+        let Login::Session(session) = std::mem::replace(&mut self.login, Login::None) else { return };
+        let Some(path) = session.path else { return };
+        let who = Credentials::Token(&session.token);
+        let deleted = tokio::time::timeout(LEAVE, self.line.send(&Request::log_out(path.clone()), &who)).await;
+        // A session that is over already (401, 404) need not be remembered either.
+        if deleted.is_ok_and(|reply| reply.is_ok_and(|reply| matches!(reply.status, 200..300 | 401 | 404))) {
+            self.memory.sessions.retain(|known| known != path.as_str());
+            if let Err(failure) = self.keeper.store(&self.memory).await {
+                tracing::debug!(host = %self.bmc.host, failure.text, "memory not stored");
+            }
+        }
+    }
+
+    /// Logging in proved the password, where a session was made; basic authentication proves it by the first request.
+    async fn prove_login(&mut self, progress: &Progress) -> Result<Answer, Trouble> {
+        if !matches!(self.login, Login::Session(_)) {
+            self.list(progress).await?;
+        }
+        Ok(Answer::Done)
+    }
+
+    /// One sentence about an HTTP answer, without any password in it.
+    fn told(&self, what: &str, status: u16, fault: &Fault) -> String {
+        let new = self.new_password.as_ref().map(|new| new.expose().as_str());
+        told(&[self.bmc.password.expose(), new.unwrap_or_default()], what, status, fault)
     }
 
     /// The first contact: TLS, pin, service root. No credentials go out before this.
@@ -246,8 +314,12 @@ impl Contact {
         }
         if !self.tidied && !self.memory.sessions.is_empty() {
             self.login = Login::Basic { only_now: true };
-            self.tidy(TIDY).await;
+            let tidied = self.tidy(TIDY).await;
             self.login = Login::None;
+            if tidied == Leftover::Refused {
+                let text = "the BMC has no free session and refused basic authentication";
+                return Err(Failure::new(ErrorClass::Auth, "login-refused", text).into());
+            }
             return Err(Trouble::NotNow(Some(Duration::ZERO), failure));
         }
         if ask == Ask::Status {
@@ -257,10 +329,11 @@ impl Contact {
         Ok(())
     }
 
-    /// Deletes the sessions that an earlier run left behind, once, as far as it can be done within `limit`.
-    async fn tidy(&mut self, limit: Duration) {
+    /// Deletes the sessions that an earlier run left behind, once, as far as it can be done within `limit`. Tells whether a
+    /// login was refused on the way.
+    async fn tidy(&mut self, limit: Duration) -> Leftover {
         if std::mem::replace(&mut self.tidied, true) {
-            return;
+            return Leftover::Gone;
         }
         let own = match &self.login {
             Login::Session(session) => session.path.as_ref().map(Path::as_str),
@@ -269,10 +342,12 @@ impl Contact {
         let leftovers: Vec<Path> =
             self.memory.sessions.iter().filter(|path| Some(path.as_str()) != own).filter_map(|path| Path::parse(path)).collect();
         let mut gone = Vec::new();
+        let mut last = Leftover::Gone;
         let deleting = async {
             for path in leftovers {
+                last = login::delete_leftover(&self.line, &self.bmc, path.clone(), &self.who()).await;
                 // One refusal is enough: each further try could be one more refused login.
-                if !login::delete_leftover(&self.line, &self.bmc, path.clone(), &self.who()).await {
+                if last != Leftover::Gone {
                     break;
                 }
                 gone.push(path);
@@ -286,6 +361,7 @@ impl Contact {
                 tracing::debug!(host = %self.bmc.host, %failure.text, "memory not stored");
             }
         }
+        last
     }
 
     fn who(&self) -> Credentials<'_> {
@@ -360,15 +436,11 @@ impl Contact {
     }
 
     async fn status(&mut self, progress: &Progress) -> Result<Answer, Trouble> {
-        let system = self.read_system(progress).await?;
-        let reading = power::reading(system.power_state.as_deref()).map_err(|error| {
-            let code = if system.power_state.is_none() { "no-power-state" } else { "unknown-power-state" };
-            Failure::protocol(code, error.to_string())
-        })?;
-        Ok(Answer::Reading(reading))
+        let (system, _) = self.read_system(progress).await?;
+        Ok(Answer::Reading(reading(&system)?))
     }
 
-    async fn read_system(&mut self, progress: &Progress) -> Result<System, Trouble> {
+    async fn read_system(&mut self, progress: &Progress) -> Result<(System, Reply), Trouble> {
         let Some(path) = self.system.clone() else {
             return Err(Failure::protocol("no-system", "no system was found").into());
         };
@@ -381,7 +453,7 @@ impl Contact {
         let system = System::read(&reply.body, &self.line.origin, &path).map_err(|error| bad_answer(&error))?;
         self.recognise(path, &system).await?;
         self.reset.clone_from(&system.reset);
-        Ok(system)
+        Ok((system, reply))
     }
 
     fn system_not_there(&mut self, path: &Path) -> Failure {
@@ -445,8 +517,10 @@ impl Contact {
             (None, Some(info)) => self.action_info(info, progress).await?,
             (allowed, _) => allowed,
         };
-        let reset_type = power::reset_type(ask, allowed.as_deref())
-            .map_err(|error| Failure::new(ErrorClass::Refused, "reset-type-not-offered", error.to_string()))?;
+        let reset_type = power::reset_type(ask, allowed.as_deref()).map_err(|error| match ask {
+            Ask::Diag => Failure::not_supported(error.to_string()),
+            _ => Failure::new(ErrorClass::Refused, "reset-type-not-offered", error.to_string()),
+        })?;
         self.post_reset(ask, Request::reset(action.target, reset_type), reset_type, progress).await
     }
 
@@ -465,12 +539,13 @@ impl Contact {
 
     async fn post_reset(&self, ask: Ask, request: Request, reset_type: &str, progress: &Progress) -> Result<Answer, Trouble> {
         progress.begin("waiting for the answer to the order");
+        progress.still_wanted()?;
         progress.set_order_out(true);
         let posted = login::post(&self.line, request, &self.who()).await;
         progress.set_order_out(false);
         let reply = posted?;
         let fault = Fault::read_of(reply.status, &reply.body);
-        let told = told(&self.bmc, &format!("ResetType {reset_type}"), reply.status, &fault);
+        let told = self.told(&format!("ResetType {reset_type}"), reply.status, &fault);
         let code = format!("http-{}", reply.status);
         match verdict(Exchange::Order, reply.status, &fault, &self.quirks) {
             Verdict::Good => Ok(Answer::Power(PowerReply::Accepted)),
@@ -483,7 +558,7 @@ impl Contact {
                 let wait = reply.retry_after.filter(|_| ask.is_idempotent());
                 Err(Trouble::NotNow(wait, Failure::new(ErrorClass::Refused, code, told)))
             }
-            Verdict::NotHere => Err(Failure::new(ErrorClass::Refused, code, told).into()),
+            Verdict::NotHere | Verdict::OtherTag => Err(Failure::new(ErrorClass::Refused, code, told).into()),
             Verdict::Failed { class, maybe_done } => {
                 Err(Failure { maybe_sent: maybe_done, ..Failure::new(class, code, told) }.into())
             }
@@ -532,8 +607,12 @@ impl Contact {
     /// Whether a GET got what it wanted.
     fn expect_good(&self, reply: &Reply, step: &str) -> Result<(), Trouble> {
         let fault = Fault::read_of(reply.status, &reply.body);
-        let told = told(&self.bmc, step, reply.status, &fault);
+        let told = self.told(step, reply.status, &fault);
         let code = format!("http-{}", reply.status);
+        if fault.change_first.is_some() {
+            let text = format!("{told}; nothing else is served before the login's password is changed");
+            return Err(Failure::setting("password-change-required", text).into());
+        }
         match verdict(Exchange::Read, reply.status, &fault, &self.quirks) {
             Verdict::Good => Ok(()),
             Verdict::NotLoggedIn => Err(Trouble::LoggedOut(Failure::new(ErrorClass::Auth, "login-refused", told))),
@@ -544,7 +623,9 @@ impl Contact {
                 Err(Failure::new(ErrorClass::Auth, "login-refused", told).into())
             }
             Verdict::NotNow => Err(Trouble::NotNow(reply.retry_after, Failure::new(ErrorClass::Refused, code, told))),
-            Verdict::NotHere | Verdict::NotInThisState => Err(Failure::new(ErrorClass::Refused, code, told).into()),
+            Verdict::NotHere | Verdict::NotInThisState | Verdict::OtherTag => {
+                Err(Failure::new(ErrorClass::Refused, code, told).into())
+            }
             Verdict::Failed { class, .. } => Err(Failure::new(class, code, told).into()),
         }
     }
@@ -572,6 +653,13 @@ impl Contact {
             tracing::debug!(host = %self.bmc.host, address = %self.line.origin, "session not deleted in time");
         }
     }
+}
+
+fn reading(system: &System) -> Result<Reading, Failure> {
+    power::reading(system.power_state.as_deref()).map_err(|error| {
+        let code = if system.power_state.is_none() { "no-power-state" } else { "unknown-power-state" };
+        Failure::protocol(code, error.to_string())
+    })
 }
 
 fn bad_answer(error: &answer::AnswerError) -> Failure {
