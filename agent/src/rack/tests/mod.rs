@@ -325,11 +325,7 @@ impl World {
     }
 
     fn facts(&self) -> Vec<&FactsReport> {
-        let facts = |report| match report {
-            &Report::Facts(ref facts) => Some(facts),
-            _ => None,
-        };
-        self.reports.iter().filter_map(facts).collect()
+        self.reports.iter().filter_map(|report| if let Report::Facts(facts) = report { Some(facts) } else { None }).collect()
     }
 
     fn inspections(&mut self, host: &str) -> usize {
