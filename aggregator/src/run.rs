@@ -169,7 +169,7 @@ impl Core {
             Event::Disconnected(agent) => drop(self.hellos.remove(agent)),
             // A fleet that is built anew starts from the file as it is now.
             Event::Configured(settings) => self.parts.settings = settings.clone(),
-            Event::Heard(..) | Event::Asked { .. } | Event::Tick => {}
+            Event::Heard(..) | Event::Asked { .. } | Event::Attempted { .. } | Event::Tick => {}
         }
     }
 
@@ -193,6 +193,7 @@ impl Core {
                 Effect::Tell(agent, told) => self.tell(&agent, &told),
                 Effect::Event(event, topic) => self.parts.publisher.event(*event, &topic),
                 Effect::Retain(topic, body) => self.parts.publisher.retain(&topic, body),
+                Effect::Notify(_) | Effect::GaveUp(_) => {}
             }
         }
     }

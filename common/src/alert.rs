@@ -155,6 +155,13 @@ impl Matcher {
         format!("{name}={value}").parse()
     }
 
+    /// The one value that this label must have, if there is just one.
+    #[must_use]
+    pub fn exact_value(&self, name: &str) -> Option<&str> {
+        let is_exact = self.name == name && self.is_equal && !self.value.contains(['*', '|']);
+        is_exact.then_some(self.value.as_str())
+    }
+
     /// Whether an alert with these labels is meant.
     #[must_use]
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {

@@ -1206,6 +1206,23 @@ const fn once() -> u64 {
     1
 }
 
+impl Alert {
+    /// Sets what follows from the rest: severity and labels. Alerts kept by an older version have neither.
+    pub fn complete(&mut self) {
+        self.severity = self.kind.severity();
+        let named = [
+            ("kind", Some(self.kind.as_str())),
+            ("severity", Some(self.severity.as_str())),
+            ("host", self.host.as_ref().map(HostId::as_str)),
+            ("agent", self.agent.as_ref().map(AgentId::as_str)),
+            ("zone", Some(self.zone.as_str())),
+            ("cluster", self.cluster.as_ref().map(ClusterId::as_str)),
+            ("rack", self.rack.as_ref().map(RackId::as_str)),
+        ];
+        self.labels = named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))).collect();
+    }
+}
+
 /// `POST /v1/alerts/{id}/ack`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -109,6 +109,8 @@ ids! {
     AgentId = "agent";
     /// A consumer of the public MQTT tree.
     ConsumerId = "consumer";
+    /// A receiver of alerts, as the aggregator's settings name it.
+    ReceiverId = "receiver";
     /// A site: one aggregator (or one group of them) and its certificate authority.
     SiteId = "site";
 }

@@ -6,6 +6,7 @@
 //!             └────────── ApiError ◀──┴─────────── Rejection ┘   ─▶ problem+json
 //! ```
 
+mod alerts;
 mod etag;
 mod events;
 mod extract;
@@ -97,8 +98,7 @@ pub fn router(context: Context, authority: Arc<Authority>) -> Router {
         .route("/v1/agents/tokens", post(join::token))
         .route("/v1/agents/join", post(join::join))
         .route("/v1/consumers", post(join::consumer))
-        .route("/v1/alerts", get(observe::alerts))
-        .route("/v1/alerts/{alert}", get(observe::alert))
+        .merge(alert_routes())
         .route("/v1/summary", get(observe::summary))
         .route("/v1/drivers", get(site::drivers))
         .route("/v1/settings", get(site::settings).patch(site::patch_settings))
@@ -145,6 +145,17 @@ fn power_routes() -> Router<Api> {
         .route("/v1/hosts/{host}/bmc/resolve-password", post(p::resolve_password))
         .route("/v1/operations", get(o::operations).post(o::operate))
         .route("/v1/operations/{operation}", get(o::operation).delete(o::cancel))
+}
+
+fn alert_routes() -> Router<Api> {
+    use alerts as a;
+    Router::new()
+        .route("/v1/alerts", get(a::alerts))
+        .route("/v1/alerts/{alert}", get(a::alert))
+        .route("/v1/alerts/{alert}/ack", post(a::ack))
+        .route("/v1/alerts/{alert}/silence", post(a::silence_alert))
+        .route("/v1/silences", get(a::silences).post(a::add_silence))
+        .route("/v1/silences/{silence}", get(a::silence).delete(a::end_silence))
 }
 
 async fn no_route(request: Request) -> ApiError {

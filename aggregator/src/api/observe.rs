@@ -1,14 +1,13 @@
-//! What there is to see besides the inventory: agents, alerts, the summary, histories, drivers, health. Changes nothing.
+//! What there is to see besides the inventory: agents, the summary, histories, drivers, health. Changes nothing.
 
 use axum::Json as Shown;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use picket_common::alert::AlertState;
-use picket_common::api::{Agent, Alert, HistoryEntry, Page, Summary};
+use picket_common::api::{Agent, HistoryEntry, Page, Summary};
 use picket_common::id::{AgentId, HostId};
 
-use super::extract::{self, Id, Params, page_token};
+use super::extract::{Id, Params, page_token};
 use super::inventory::paged;
 use super::problem::ApiError;
 use super::who::Who;
@@ -26,20 +25,6 @@ pub(super) async fn agents(State(api): State<Api>, Who(who): Who, params: Params
 pub(super) async fn agent(State(api): State<Api>, Who(who): Who, Id(id): Id<AgentId>) -> Answered<Agent> {
     let view = api.view(&who);
     view.agents.get(&id).map(|row| Shown(json::agent_json(&view, row))).ok_or_else(|| not_found("agent", &id))
-}
-
-pub(super) async fn alerts(State(api): State<Api>, Who(who): Who, params: Params) -> Answered<Page<Alert>> {
-    let params = params.only(&["limit", "page_token", "state"])?;
-    let state = params.one_of("state", &[("firing", AlertState::Firing), ("resolved", AlertState::Resolved)])?;
-    let page = params.page::<String>()?;
-    let page = extract::Page { limit: page.limit, after: page.after.map(std::sync::Arc::<str>::from) };
-    let wanted = |alert: &Alert| state.is_none_or(|state| state == alert.state).then(|| alert.clone());
-    Ok(Shown(paged(&api.view(&who).alerts, page, wanted)))
-}
-
-pub(super) async fn alert(State(api): State<Api>, Who(who): Who, Id(id): Id<String>) -> Answered<Alert> {
-    let found = api.view(&who).alerts.get(id.as_str()).map(|alert| Alert::clone(alert));
-    found.map(Shown).ok_or_else(|| not_found("alert", &id))
 }
 
 pub(super) async fn summary(State(api): State<Api>, Who(who): Who) -> Shown<Summary> {

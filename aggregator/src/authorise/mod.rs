@@ -12,8 +12,9 @@ use jiff::Timestamp;
 use picket_common::api::{Alert, EventData, Role, Scope};
 use picket_common::id::{AgentId, ClusterId, HostId, RackId, ZoneId};
 
-use crate::fleet::classify::{Class, Right, Target, classify};
-use crate::fleet::view::{ApiTokenRow, HostRow, Operation, PartRow, token_id};
+use crate::fleet::classify::{Class, Right, Target, classify, of_silence};
+use crate::fleet::request::confinement;
+use crate::fleet::view::{ApiTokenRow, HostRow, Operation, PartRow, SilenceRow, token_id};
 use crate::fleet::{Request, View};
 
 /// Who asks, as its token says.
@@ -220,6 +221,16 @@ impl Reach<'_> {
                 Some(row) if self.contains(&row.scope) => Ok(()),
                 Some(_) | None => hidden("token", id),
             },
+            Target::Alert(id) => match self.view.alerts.get(*id) {
+                Some(alert) if !self.sees(&place_of(alert)) => hidden("alert", id),
+                // That of an agent is seen by all who have a host there, but it is not theirs to take note of for the others.
+                Some(alert) => self.within(alert.host.is_some() || self.zone(&alert.zone), target),
+                None => hidden("alert", id),
+            },
+            Target::Silence(id) => match self.view.silences.get(*id) {
+                Some(row) if self.sees_silence(row) => Ok(()),
+                Some(_) | None => hidden("silence", id),
+            },
         }
     }
 
@@ -277,6 +288,11 @@ impl Reach<'_> {
         is_everywhere(self.scope) || within() || (host.is_none() && agent.is_some_and(of_agent))
     }
 
+    /// Whether a silence covers nothing but what is in the scope.
+    fn sees_silence(&self, row: &SilenceRow) -> bool {
+        self.target(&of_silence(confinement(&row.matchers).as_ref())).is_ok()
+    }
+
     /// Whether another scope lies within this one.
     fn contains(&self, other: &Scope) -> bool {
         let Scope { zones, clusters, hosts } = other;
@@ -326,6 +342,7 @@ pub fn visible(view: &View, scope: &Scope) -> View {
         presence: kept(&view.presence, |id, _| agents.contains_key(id)),
         operations: view.operations.iter().filter_map(|(id, row)| Some((*id, part_of(row, &hosts)?))).collect(),
         alerts: kept(&view.alerts, |_, alert| reach.sees(&place_of(alert))),
+        silences: kept(&view.silences, |_, row| reach.sees_silence(row)),
         join_tokens: OrdMap::new(),
         api_tokens: OrdMap::new(),
         pending: kept(&view.pending, |id, _| hosts.contains_key(id)),

@@ -165,13 +165,14 @@ impl Fleet {
         });
         self.seen(agent, now);
         if !was_connected {
-            self.agent_event(agent, true, Some(session), now);
+            self.presence_event(agent, true, Some(session), now);
         }
         self.draft.presence.insert(agent.clone());
         let caught_up = self.acked(agent) >= next.saturating_sub(1);
         self.edit_presence(agent, |presence| presence.caught_up = caught_up);
         self.restale_all(agent);
         self.tell_settings(agent);
+        self.settle_agent_alert(agent, false, now);
         self.redispatch(agent, now);
     }
 
@@ -199,7 +200,10 @@ impl Fleet {
         let presence = self.view.presence.get(agent).filter(|presence| presence.connected);
         match presence.map(|presence| presence.last_seen_boottime + LOST_AFTER) {
             Some(due) if due > now.boottime => self.arm_presence(agent, due),
-            _ => self.lose(agent, now),
+            _ => {
+                self.lose(agent, now);
+                self.settle_agent_alert(agent, true, now);
+            }
         }
     }
 
@@ -223,7 +227,7 @@ impl Fleet {
         self.draft.presence.insert(agent.clone());
         self.restale_all(agent);
         if was_connected || was_fresh {
-            self.agent_event(agent, false, session, now);
+            self.presence_event(agent, false, session, now);
         }
     }
 

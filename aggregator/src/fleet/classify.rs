@@ -51,6 +51,10 @@ pub enum Target<'a> {
     Operation(&'a OperationId),
     /// A token, by its id.
     Token(&'a str),
+    /// An alert, by its id.
+    Alert(&'a str),
+    /// A silence, by its id.
+    Silence(&'a str),
 }
 
 impl fmt::Display for Target<'_> {
@@ -64,6 +68,8 @@ impl fmt::Display for Target<'_> {
             Self::Hosts(ids) => write!(f, "{} hosts", ids.len()),
             Self::Operation(id) => write!(f, "operation/{id}"),
             Self::Token(id) => write!(f, "token/{id}"),
+            Self::Alert(id) => write!(f, "alert/{id}"),
+            Self::Silence(id) => write!(f, "silence/{id}"),
         }
     }
 }
@@ -121,6 +127,17 @@ pub fn classify(request: &Request) -> Class<'_> {
         Request::Join { .. } => row(Right::Join, Target::Site, Deed::Act),
         Request::AddApiToken(token) => row(Right::Grant, Target::Token(token_id(&token.hash)), Deed::ActOnce),
         Request::RemoveApiToken(id) => row(Right::Grant, Target::Token(id), Deed::Change),
+        Request::AckAlert { id, .. } => row(Right::Operate, Target::Alert(id), Deed::Act),
+        Request::AddSilence(spec) => row(Right::Operate, of_silence(spec.within.as_ref()), Deed::ActOnce),
+        Request::EndSilence(id) => row(Right::Operate, Target::Silence(id), Deed::Act),
+    }
+}
+
+/// A silence is about the place that it is confined to.
+pub const fn of_silence(within: Option<&Gate>) -> Target<'_> {
+    match within {
+        Some(gate) => of_gate(gate),
+        None => Target::Site,
     }
 }
 

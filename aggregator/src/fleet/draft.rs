@@ -99,8 +99,10 @@ impl Fleet {
         for (agent, touched) in std::mem::take(&mut self.draft.touched) {
             self.reassign(&agent, &touched, now);
         }
+        let (outbox, deliveries) = self.router.take();
         let mut draft = std::mem::take(&mut self.draft);
         self.write_rows(&mut draft);
+        draft.records.extend(outbox);
         let mut effects: Vec<Effect> = draft.answer.into_iter().collect();
         effects.append(&mut draft.events);
         effects.extend(draft.power.iter().filter_map(|host| self.state_retained(host)));
@@ -108,6 +110,7 @@ impl Fleet {
         effects.append(&mut draft.replies);
         effects.append(&mut draft.assigns);
         effects.append(&mut draft.commands);
+        effects.extend(deliveries);
         Decision { records: draft.records, effects }
     }
 

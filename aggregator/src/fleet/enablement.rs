@@ -194,6 +194,7 @@ impl Fleet {
             row.management_since = None;
             row.error = None;
         });
+        self.forget_power(&host.id);
         self.settle_alerts(host, now.wall, now);
         self.restale(&host.id);
     }
@@ -374,6 +375,6 @@ mod tests {
         assert_eq!(heard_again.event_kinds(), ["io.picket.agent.lost.v1 r1"], "told once");
         world.pass(2);
         assert!(world.power("h1").stale);
-        assert_eq!(world.event_kinds(), ["io.picket.agent.lost.v1 r1"]);
+        assert_eq!(world.event_kinds(), ["io.picket.agent.lost.v1 r1", "io.picket.alert.firing.v1 r1"]);
     }
 }

@@ -67,7 +67,7 @@ impl ETag {
             Target::Rack(id, _) => view.racks.get(*id).map(|row| Self::rack(row)),
             Target::Host(id, ..) => view.hosts.get(*id).map(|row| Self::host(row)),
             Target::Token(id) => view.api_token(id).map(|row| Self::token(row)),
-            Target::Site | Target::Hosts(_) | Target::Operation(_) => None,
+            Target::Site | Target::Hosts(_) | Target::Operation(_) | Target::Alert(_) | Target::Silence(_) => None,
         }
     }
 }

@@ -88,24 +88,24 @@ impl Fleet {
     }
 
     /// Publishes that an agent was heard again or lost. On MQTT the retained presence document says so.
-    pub(super) fn agent_event(&mut self, agent: &AgentId, connected: bool, session: Option<Session>, now: Now) {
+    pub(super) fn presence_event(&mut self, agent: &AgentId, connected: bool, session: Option<Session>, now: Now) {
         let (kind, word) = if connected { (Kind::AgentConnected, "connected") } else { (Kind::AgentLost, "lost") };
         let session = session.map_or(uuid::Uuid::nil(), |session| session.0).simple();
+        let id = self.own_id(format_args!("{agent}:{word}:{session}:{}", now.wall.as_microsecond()));
+        self.agent_event(agent, id, kind, now.wall, EventWhat::Presence { connected });
+    }
+
+    /// Publishes an event of an agent, on SSE only: on MQTT a retained document says so.
+    pub(super) fn agent_event(&mut self, agent: &AgentId, id: String, kind: Kind, time: Timestamp, what: EventWhat) {
         let event = CloudEvent {
             specversion: "1.0".into(),
-            id: self.own_id(format_args!("{agent}:{word}:{session}:{}", now.wall.as_microsecond())),
+            id,
             source: format!("/agent/{agent}"),
             kind: kind.of_type().into(),
             subject: agent.to_string(),
-            time: now.wall,
+            time,
             datacontenttype: "application/json".into(),
-            data: EventData {
-                host: None,
-                zone: None,
-                cluster: None,
-                agent: Some(agent.clone()),
-                what: EventWhat::Presence { connected },
-            },
+            data: EventData { host: None, zone: None, cluster: None, agent: Some(agent.clone()), what },
         };
         self.draft.events.push(Effect::Event(Box::new(event), EventTopic::None));
     }

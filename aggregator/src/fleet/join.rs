@@ -77,6 +77,7 @@ impl Fleet {
         let was_in_charge = self.view.racks.get(&old).is_some_and(|row| row.agent.as_ref() == Some(agent));
         if was_in_charge {
             let hosts = self.view.hosts_of(agent);
+            self.settle_agent_alert(agent, false, now);
             self.set_owner(&old, None, 0, now);
             for host in hosts.iter() {
                 self.restale(host);
@@ -115,6 +116,7 @@ impl Fleet {
             self.start_anew(host, now);
         }
         if let Some(before) = before.filter(|before| before != agent) {
+            self.settle_agent_alert(&before, false, now);
             self.draft.touched.entry(before).or_default().whole = true;
         }
         for host in hosts.iter() {

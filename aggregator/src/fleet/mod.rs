@@ -5,8 +5,9 @@
 //! ```text
 //!            ┌ agents ── reports ┐                      ┌ records  → store, one transaction
 //! Event ──▶  ┤ commands          ├──▶ view, draft ──▶  ┤
-//!            └ settings ── join ─┘   (enablement,       └ effects  → answers, events, retained documents, words to agents
-//!                                     alerts, assign)
+//!            └ settings ── join ─┘   (enablement,       └ effects  → answers, events, retained documents, words to agents,
+//!                                     alerts ─ route,               deliveries
+//!                                     assign)
 //! ```
 
 mod agents;
@@ -29,6 +30,7 @@ mod rebuild;
 mod reports;
 pub mod request;
 mod reseal;
+pub mod route;
 mod settings;
 pub mod site;
 mod terms;
@@ -43,9 +45,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use picket_common::alert::AlertKind;
 use picket_common::api;
 use picket_common::clock::Now;
-use picket_common::id::{AgentId, HostId, OperationId};
+use picket_common::id::{AgentId, HostId, OperationId, ReceiverId};
 use picket_common::wire::assign::Assign;
 use picket_common::wire::down::{Command, Reply};
 use picket_common::wire::report::{Gone, Hello, Up};
@@ -57,6 +60,7 @@ pub use enablement::{gates, refusal, standing_refusal};
 pub use json::state_document;
 pub use request::{Answer, Rejection, Request, RequestId};
 pub use reseal::secrets;
+pub use route::{Delivery, GivenUp, Telling, Undelivered};
 pub use terms::Terms;
 pub use view::View;
 
@@ -80,6 +84,15 @@ pub enum Event {
     },
     /// The aggregator's own file was read again.
     Configured(view::Settings),
+    /// The shell tried to deliver news to a receiver.
+    Attempted {
+        /// To whom.
+        receiver: ReceiverId,
+        /// Which delivery.
+        delivery: Arc<str>,
+        /// Whether it arrived.
+        result: Result<(), Undelivered>,
+    },
     /// Time passed: deadlines and staleness are looked at.
     Tick,
 }
@@ -107,7 +120,7 @@ pub struct Decision {
 /// One change to the store: a row put or removed, or a line of history appended.
 #[derive(Debug, Clone)]
 pub enum Record {
-    /// A zone, cluster, rack, host, agent, token, operation or alert as it is now.
+    /// A zone, cluster, rack, host, agent, token, operation, alert, silence or outbox as it is now.
     Put(Box<view::Row>),
     /// It is gone.
     Remove(view::RowKey),
@@ -126,6 +139,10 @@ pub enum Effect {
     Event(Box<api::CloudEvent>, EventTopic),
     /// Publish a retained public document; an empty body clears it.
     Retain(picket_common::wire::topic::Public, Bytes),
+    /// Deliver news of alerts to a receiver, and say what came of it.
+    Notify(Box<Delivery>),
+    /// News that could not be delivered are not tried again: for the log.
+    GaveUp(Box<GivenUp>),
 }
 
 /// Where an event goes on MQTT, beside SSE.
@@ -186,6 +203,10 @@ enum Timer {
     GiveUp(OperationId, HostId),
     /// Old operations and alerts go.
     Purge,
+    /// An alert has been held for as long as it has to, or for too long.
+    Alert(Arc<str>),
+    /// A silence begins, ends or goes.
+    Silence(Arc<str>),
 }
 
 /// The fleet: its view and all that is needed to go on from it.
@@ -202,6 +223,12 @@ pub struct Fleet {
     done_parts: usize,
     resolved: BTreeSet<(Timestamp, Arc<str>)>,
     settings_version: u64,
+    /// How long a cause must hold before its alert fires.
+    hold_for: BTreeMap<AlertKind, Duration>,
+    /// The timer of each alert that waits for one.
+    alert_due: BTreeMap<Arc<str>, Duration>,
+    power_memory: BTreeMap<HostId, alerts::Memory>,
+    router: route::Router,
     started: bool,
     purge_armed: bool,
     counters: Counters,
@@ -223,9 +250,18 @@ impl Fleet {
                 self.draft.answer = Some(Effect::Answer(id, answer));
             }
             Event::Configured(settings) => self.configured(settings, now),
+            Event::Attempted { receiver, delivery, result } => {
+                self.router.attempted(&receiver, &delivery, result, &self.view.alerts, now);
+            }
             Event::Tick => self.tick(now),
         }
         self.finish(now)
+    }
+
+    /// Says what is told to whom; before the first event.
+    pub fn tell(&mut self, telling: Telling) {
+        self.hold_for = telling.hold;
+        self.router.set(telling.receivers);
     }
 
     /// A snapshot of all that is known; shares its memory with the fleet.
@@ -240,7 +276,7 @@ impl Fleet {
         if !self.started {
             return Some(Duration::ZERO);
         }
-        self.timers.first().map(|(at, _)| *at)
+        [self.timers.first().map(|(at, _)| *at), self.router.next_wake()].into_iter().flatten().min()
     }
 
     /// What was ignored so far.
@@ -263,7 +299,7 @@ impl Fleet {
             Request::PatchCluster(id, change) => self.patch_cluster(&id, change, now),
             Request::DeleteCluster(id) => self.delete_cluster(&id),
             Request::PutRack(id, body) => self.put_rack(id, body),
-            Request::DeleteRack(id) => self.delete_rack(&id),
+            Request::DeleteRack(id) => self.delete_rack(&id, now),
             Request::PutHost(id, spec) => self.put_host(id, spec, now),
             Request::PatchHost(id, change) => self.patch_host(&id, change, now),
             Request::DeleteHost(id) => self.delete_host(&id, now),
@@ -289,6 +325,9 @@ impl Fleet {
             }
             Request::AddApiToken(row) => self.add_api_token(row, now),
             Request::RemoveApiToken(id) => self.remove_api_token(&id, now),
+            Request::AckAlert { id, comment } => self.ack_alert(principal, &id, comment, now),
+            Request::AddSilence(spec) => self.add_silence(principal, spec, now),
+            Request::EndSilence(id) => self.end_silence(&id, now),
         }
     }
 
@@ -297,6 +336,11 @@ impl Fleet {
     }
 
     fn tick(&mut self, now: Now) {
+        self.tick_timers(now);
+        self.router.tick(&self.view.alerts, now);
+    }
+
+    fn tick_timers(&mut self, now: Now) {
         while let Some((at, timer)) = self.timers.pop_first() {
             if at > now.boottime {
                 self.timers.insert((at, timer));
@@ -308,6 +352,8 @@ impl Fleet {
                 Timer::Expire(id, host) => self.expire(id, &host, now),
                 Timer::GiveUp(id, host) => self.give_up(id, &host, now),
                 Timer::Purge => self.purge(now),
+                Timer::Alert(id) => self.alert_is_due(&id, at, now),
+                Timer::Silence(id) => self.silence_is_due(&id, now),
             }
         }
     }

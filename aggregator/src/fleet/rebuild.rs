@@ -13,6 +13,7 @@ use picket_common::wire::Generation;
 
 use super::draft::Draft;
 use super::enablement::is_open;
+use super::route::Router;
 use super::view::{HostRow, Operation, PartRow, PowerRow, Row, RowKey, Settings, SiteSettings, View};
 use super::{Counters, Fleet, Record, refusal};
 
@@ -40,6 +41,10 @@ impl Fleet {
             done_parts: 0,
             resolved: BTreeSet::new(),
             settings_version: 1,
+            hold_for: BTreeMap::new(),
+            alert_due: BTreeMap::new(),
+            power_memory: BTreeMap::new(),
+            router: Router::new(store),
             started: false,
             purge_armed: false,
             counters: Counters::default(),
@@ -83,6 +88,8 @@ impl Fleet {
             Row::Facts(row) => drop(view.facts.insert(row.host.clone(), Arc::new(row))),
             // What does not read is as good as not set: the file's settings and the defaults hold.
             Row::Settings(row) => view.settings.api = serde_json::from_str(&row.json).unwrap_or_default(),
+            Row::Silence(row) => drop(view.silences.insert(row.id.as_str().into(), Arc::new(row))),
+            Row::Outbox(row) => self.router.load(row),
             Row::Alert(row) => {
                 // One that does not read is an alert lost, not a fleet that does not start.
                 if let Ok(alert) = serde_json::from_str::<api::Alert>(&row.json) {
@@ -107,7 +114,8 @@ impl Fleet {
         self.draft.records.extend(orphans.map(|part| Record::Remove(RowKey::Part(part.operation, part.host))));
     }
 
-    fn load_alert(&mut self, id: Arc<str>, alert: api::Alert) {
+    fn load_alert(&mut self, id: Arc<str>, mut alert: api::Alert) {
+        alert.complete();
         if let (AlertState::Resolved, Some(ended)) = (alert.state, alert.ends_at) {
             self.resolved.insert((ended, id.clone()));
         }
@@ -169,6 +177,7 @@ impl Fleet {
             self.await_agent(&agent, now);
         }
         self.arm_operations(now);
+        self.start_alerts(now);
         if !self.done.is_empty() || !self.resolved.is_empty() {
             self.arm_purge(now);
         }

@@ -13,6 +13,7 @@ use picket_common::wire::down::Reply;
 use picket_common::wire::report::{ManagementReport, PowerReport, Report, Reports, Snapshot};
 
 use super::Fleet;
+use super::alerts::Reading;
 use super::events::Kind;
 use super::view::HostRow;
 
@@ -88,6 +89,7 @@ impl Fleet {
         self.counters.gap = self.counters.gap.saturating_add(last - first + 1);
         for host in self.view.hosts_of(agent).iter() {
             self.history(host, None, now.wall, HistoryWhat::Gap { first, last }, now);
+            self.doubt_power(host);
         }
     }
 
@@ -145,6 +147,7 @@ impl Fleet {
             }
         });
         self.host_event(host, id, Kind::Power, at, EventWhat::History(what));
+        self.note_power(host, Reading { before: current, after: next, cause, at }, now);
     }
 
     fn management_report(&mut self, host: &Arc<HostRow>, id: String, report: ManagementReport, now: Now) {
@@ -159,6 +162,7 @@ impl Fleet {
             self.counters.ignored += 1;
             return;
         }
+        let is_again = self.view.power.get(&host.id).is_some_and(|row| row.management == Some(new));
         self.edit_power(&host.id, |row| {
             if row.management != Some(new) {
                 row.management = Some(new);
@@ -171,6 +175,9 @@ impl Fleet {
         });
         self.host_event(host, id, Kind::Management, at, EventWhat::History(what));
         self.settle_alerts(host, at, now);
+        if is_again {
+            self.count_alert(host, new, now);
+        }
     }
 
     /// All that the agent knows, after a gap: what differs from the view is a change that nobody saw happen.
@@ -187,6 +194,7 @@ impl Fleet {
             self.counters.ignored += 1;
             return;
         };
+        self.forget_power(&host.id);
         self.edit_power(&host.id, |row| {
             row.power = next;
             row.power_since = at;

@@ -9,6 +9,7 @@ use picket_common::id::{AgentId, ClusterId, HostId, OperationId, RackId, ZoneId}
 use picket_common::seal::{Sealed, SealingKey};
 use picket_common::wire::report::InForce;
 
+pub use super::alerts::{SilenceSpec, Until, confinement};
 use super::view::{SealedPassword, SharedPassword};
 
 /// Joins an answer to its request.
@@ -102,6 +103,17 @@ pub enum Request {
     AddApiToken(super::view::ApiTokenRow),
     /// Revoke an API token, by its id.
     RemoveApiToken(String),
+    /// Take note of an alert.
+    AckAlert {
+        /// Which.
+        id: String,
+        /// For the others.
+        comment: Option<String>,
+    },
+    /// Make a silence.
+    AddSilence(SilenceSpec),
+    /// End a silence.
+    EndSilence(String),
 }
 
 /// A gate of enablement.
@@ -298,7 +310,7 @@ pub enum Rejection {
     /// No such thing.
     #[error("no {kind} {id:?}")]
     NotFound {
-        /// `zone`, `cluster`, `rack`, `host`, `operation`, `token`.
+        /// `zone`, `cluster`, `rack`, `host`, `operation`, `token`, `alert`, `silence`.
         kind: &'static str,
         /// The id asked for.
         id: String,

@@ -116,7 +116,7 @@ impl Fleet {
     }
 
     /// Removes a rack without hosts, with its agents and the tokens they might join with.
-    pub(super) fn delete_rack(&mut self, id: &RackId) -> Result<Answer, Rejection> {
+    pub(super) fn delete_rack(&mut self, id: &RackId, now: Now) -> Result<Answer, Rejection> {
         if !self.view.racks.contains_key(id) {
             return Err(not_found("rack", id));
         }
@@ -125,6 +125,7 @@ impl Fleet {
         }
         let agents: Vec<AgentId> = self.view.agents.values().filter(|row| row.rack == *id).map(|row| row.id.clone()).collect();
         for agent in agents {
+            self.settle_agent_alert(&agent, false, now);
             self.view.agents.remove(&agent);
             self.view.presence.remove(&agent);
             self.links.remove(&agent);
@@ -296,7 +297,11 @@ impl Fleet {
         if before.cluster != row.cluster || before.zone != row.zone {
             self.draft.clear(state_topic(before));
             self.draft.power.insert(id.clone());
-            self.move_alerts(&row);
+        }
+        if before.cluster != row.cluster || before.rack != row.rack {
+            self.move_alerts(&row, now);
+        } else if before.maintenance != row.maintenance {
+            self.review_host(&id, now);
         }
         self.retell(&id, &assigned, now);
         self.settle_pending(&id, is_new_password);

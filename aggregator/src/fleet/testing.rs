@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use picket_common::alert::AlertState;
 use picket_common::api::{CloudEvent, Field, HistoryEntry, HistoryWhat, RackBody, ZoneBody};
 use picket_common::clock::Now;
 use picket_common::command::Action;
@@ -79,6 +80,21 @@ pub(crate) fn spec(cluster: &str, rack: &str, bmc: Option<BmcChange>) -> HostSpe
     }
 }
 
+/// A receiver of everything, with the intervals that are the default.
+pub(crate) fn receiver(name: &str) -> route::Receiver {
+    route::Receiver {
+        id: id(name),
+        kinds: Vec::new(),
+        zones: Vec::new(),
+        clusters: Vec::new(),
+        severity: picket_common::alert::Severity::Info,
+        group_wait: Duration::from_secs(30),
+        group_interval: Duration::from_secs(300),
+        repeat_interval: Duration::from_secs(4 * 3600),
+        keep_alive: None,
+    }
+}
+
 pub(crate) struct World {
     pub(crate) fleet: Fleet,
     pub(crate) now: Now,
@@ -86,11 +102,17 @@ pub(crate) struct World {
     pub(crate) history: Vec<(HostId, HistoryEntry)>,
     pub(crate) retained: BTreeMap<Public, Bytes>,
     pub(crate) events: Vec<CloudEvent>,
+    /// What receivers were sent.
+    pub(crate) deliveries: Vec<Delivery>,
+    /// Who is told, also after a restart.
+    pub(crate) telling: Telling,
     /// Effects of the last event.
     pub(crate) effects: Vec<Effect>,
     /// Records of the last event.
     pub(crate) records: usize,
     requests: u64,
+    /// Whether all is checked after every event: with many hosts that takes long.
+    checked: bool,
 }
 
 impl World {
@@ -104,15 +126,27 @@ impl World {
             history: Vec::new(),
             retained: BTreeMap::new(),
             events: Vec::new(),
+            deliveries: Vec::new(),
+            telling: Telling::default(),
             effects: Vec::new(),
             records: 0,
             requests: 0,
+            checked: true,
         }
+    }
+
+    /// As [`World::running`], without the checks after every event.
+    pub(crate) fn unchecked(hosts: usize) -> Self {
+        Self { checked: false, ..Self::empty() }.with(hosts).up(hosts)
     }
 
     /// Zone z1, cluster c1, rack r1 with agent r1 (sealing key 1), hosts h1 … with BMCs, not enabled.
     pub(crate) fn of(hosts: usize) -> Self {
-        let mut world = Self::empty();
+        Self::empty().with(hosts)
+    }
+
+    fn with(self, hosts: usize) -> Self {
+        let mut world = self;
         world.ground("z1", "c1", "r1");
         world.join("r1", "r1", 1);
         for n in 1..=hosts {
@@ -124,7 +158,11 @@ impl World {
 
     /// The same, hosts enabled, agent connected with its assignment.
     pub(crate) fn running(hosts: usize) -> Self {
-        let mut world = Self::of(hosts);
+        Self::of(hosts).up(hosts)
+    }
+
+    fn up(self, hosts: usize) -> Self {
+        let mut world = self;
         for n in 1..=hosts {
             world.enable(&format!("h{n}"), true);
         }
@@ -179,7 +217,8 @@ impl World {
                 Effect::Retain(topic, body) if body.is_empty() => drop(self.retained.remove(topic)),
                 Effect::Retain(topic, body) => drop(self.retained.insert(topic.clone(), body.clone())),
                 Effect::Event(event, _) => self.events.push((**event).clone()),
-                Effect::Answer(..) | Effect::Tell(..) => {}
+                Effect::Notify(delivery) => self.deliveries.push((**delivery).clone()),
+                Effect::Answer(..) | Effect::Tell(..) | Effect::GaveUp(_) => {}
             }
         }
         self.effects = effects;
@@ -208,6 +247,9 @@ impl World {
 
     /// What must hold after every event: the store is the view, retained state is complete and true, event ids are unique.
     fn check(&self) {
+        if !self.checked {
+            return;
+        }
         let (again, repairs) =
             Fleet::new(STORE, LIFE, Settings::default(), self.rows.values().cloned(), self.fleet.next_sequence());
         assert!(repairs.is_empty(), "{repairs:?}");
@@ -224,6 +266,7 @@ impl World {
         assert_eq!(was.facts, is.facts);
         assert_eq!(was.settings.api, is.settings.api);
         assert_eq!(was.alerts, is.alerts);
+        assert_eq!(was.silences, is.silences);
         assert_eq!(was.rack_hosts, is.rack_hosts);
         assert_eq!(was.cluster_hosts, is.cluster_hosts);
         assert_eq!(self.fleet.open, again.open);
@@ -235,7 +278,7 @@ impl World {
         for host in was.hosts.values() {
             assert_eq!(self.retained[&state_topic(host)], bytes_of(&state_document(&was, host)), "{}", host.id);
         }
-        let firing = was.alerts.values().filter(|alert| alert.ends_at.is_none()).count();
+        let firing = was.alerts.values().filter(|alert| alert.state == AlertState::Firing).count();
         assert_eq!(self.retained.keys().filter(|topic| matches!(topic, Public::Alert(_))).count(), firing);
         let ids: std::collections::BTreeSet<_> = self.events.iter().map(|event| (&event.source, &event.id)).collect();
         assert_eq!(ids.len(), self.events.len(), "event ids are unique per source");
@@ -246,6 +289,19 @@ impl World {
             Fleet::new(STORE, LIFE, Settings::default(), self.rows.values().cloned(), self.fleet.next_sequence());
         assert!(repairs.is_empty());
         self.fleet = fleet;
+        self.fleet.tell(self.telling.clone());
+    }
+
+    /// Says who is told, from now on.
+    pub(crate) fn tell(&mut self, telling: Telling) {
+        self.telling = telling;
+        self.restart();
+    }
+
+    /// The last delivery arrived, or did not.
+    pub(crate) fn attempted(&mut self, result: Result<(), Undelivered>) {
+        let Delivery { id, receiver, .. } = self.deliveries.last().unwrap().clone();
+        self.apply(Event::Attempted { receiver, delivery: id, result });
     }
 
     pub(crate) fn ask(&mut self, request: Request) -> Result<Answer, Rejection> {

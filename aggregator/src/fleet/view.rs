@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 use jiff::Timestamp;
+use picket_common::alert::{AlertKind, Matcher};
 use picket_common::api;
 use picket_common::command::{Action, BmcError, OperationState, Outcome};
 use picket_common::facts::Facts;
-use picket_common::id::{AgentId, ClusterId, HostId, OperationId, RackId, ZoneId};
+use picket_common::id::{AgentId, ClusterId, HostId, OperationId, RackId, ReceiverId, ZoneId};
 use picket_common::power::{Management, PowerState};
 use picket_common::seal::{Sealed, SealingKey};
 use picket_common::wire::{Generation, Incarnation, Session};
@@ -43,6 +44,8 @@ pub struct View {
     pub facts: OrdMap<HostId, Arc<FactsRow>>,
     /// Alerts firing, and the last ones resolved, by id.
     pub alerts: OrdMap<Arc<str>, Arc<api::Alert>>,
+    /// Silences, and the last ones that ended, by id.
+    pub silences: OrdMap<Arc<str>, Arc<SilenceRow>>,
     /// Index: hosts of each rack that has any.
     pub rack_hosts: OrdMap<RackId, OrdSet<HostId>>,
     /// Index: hosts of each cluster that has any.
@@ -127,6 +130,8 @@ pub enum Row {
     Pending(PendingPasswordRow),
     Facts(FactsRow),
     Settings(SettingsRow),
+    Silence(SilenceRow),
+    Outbox(OutboxRow),
 }
 
 /// Names a row.
@@ -147,6 +152,8 @@ pub enum RowKey {
     Pending(HostId),
     Facts(HostId),
     Settings,
+    Silence(String),
+    Outbox(String),
 }
 
 impl Row {
@@ -168,6 +175,8 @@ impl Row {
             Self::Pending(row) => RowKey::Pending(row.host.clone()),
             Self::Facts(row) => RowKey::Facts(row.host.clone()),
             Self::Settings(_) => RowKey::Settings,
+            Self::Silence(row) => RowKey::Silence(row.id.clone()),
+            Self::Outbox(row) => row.key(),
         }
     }
 }
@@ -558,4 +567,70 @@ pub struct AlertRow {
     pub id: String,
     /// [`api::Alert`] as JSON.
     pub json: String,
+}
+
+/// A silence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SilenceRow {
+    /// Its id.
+    pub id: String,
+    /// All must match.
+    pub matchers: Vec<Matcher>,
+    /// From when on.
+    pub starts_at: Timestamp,
+    /// Until when.
+    pub ends_at: Timestamp,
+    /// Whose it is.
+    pub created_by: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Why.
+    pub comment: Option<String>,
+}
+
+/// What a receiver believes of a group of alerts, and what is under way to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutboxRow {
+    /// Who.
+    pub receiver: ReceiverId,
+    /// The alerts' zone.
+    pub zone: ZoneId,
+    /// Their cluster; none for alerts of agents.
+    pub cluster: Option<ClusterId>,
+    /// Their kind.
+    pub kind: AlertKind,
+    /// Id of the first delivery.
+    pub thread: Option<String>,
+    /// When the last one was sent.
+    pub last_sent: Option<Timestamp>,
+    /// What it was told.
+    pub told: Vec<ToldRow>,
+    /// What is under way.
+    pub letter: Option<LetterRow>,
+}
+
+/// An alert that a receiver was told of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToldRow {
+    /// Its id.
+    pub alert: String,
+    /// Which time of it.
+    pub starts_at: Timestamp,
+    /// When it ended, if that was told and is told again.
+    pub ended: Option<Timestamp>,
+}
+
+/// A delivery under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LetterRow {
+    /// Its id.
+    pub id: String,
+    /// When it was put together.
+    pub made_at: Timestamp,
+    /// How often it failed.
+    pub attempts: u32,
+    /// When it is tried again.
+    pub next_try: Option<Timestamp>,
+    /// Its [`api::News`] as JSON, as with [`AlertRow`].
+    pub news: String,
 }

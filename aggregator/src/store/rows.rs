@@ -100,5 +100,7 @@ fn place(key: &RowKey) -> (&'static str, String) {
         RowKey::Pending(host) => ("pending-password", host.to_string()),
         RowKey::Facts(host) => ("facts", host.to_string()),
         RowKey::Settings => ("settings", String::new()),
+        RowKey::Silence(id) => ("silence", id.clone()),
+        RowKey::Outbox(id) => ("outbox", id.clone()),
     }
 }
