@@ -123,6 +123,8 @@ pub(super) async fn silence_alert(
     Json(body): Json<AlertSilenceRequest>,
 ) -> Result<Response, ApiError> {
     let AlertSilenceRequest { duration, comment } = body;
+    // Who may take note of it may silence it.
+    api.authorise(&who, &Request::AckAlert { id: id.clone(), comment: None })?;
     let alert = alert_of(&api.view(&who), &id)?;
     // What tells it from all others; its zone, cluster and rack may change.
     let exact = |name: &str| alert.labels.get(name).map(|value| Matcher::exact(name, value));

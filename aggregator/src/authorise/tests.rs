@@ -2,10 +2,10 @@
 
 use picket_common::api::{RackBody, ZoneBody};
 use picket_common::id::OperationId;
-use picket_common::power::PowerOperation;
+use picket_common::power::{Management, PowerOperation};
 
 use super::*;
-use crate::fleet::request::{Gate, HostChange};
+use crate::fleet::request::{Gate, HostChange, SilenceSpec, Until};
 use crate::fleet::testing::{self, World, id, ipmi, operation, spec};
 
 const ROLES: [Role; 5] = [Role::Viewer, Role::Operator, Role::Fencer, Role::Auditor, Role::Admin];
@@ -58,7 +58,14 @@ Join        -      -        -      -       -
     assert_eq!(grid, wanted);
 }
 
-/// z1 has cluster c1 (h1, h2) and c2 (h3), racks r1 (h1, h3) and r2 (h2); z2 has c9 (h9) and r9. An operation for h1 and one for h9.
+/// A silence with its matcher as its id.
+fn silence(matcher: &str) -> Request {
+    let until = Until::After(std::time::Duration::from_secs(60));
+    Request::AddSilence(SilenceSpec::new(matcher.into(), vec![matcher.parse().unwrap()], None, until, None))
+}
+
+/// z1 has cluster c1 (h1, h2) and c2 (h3), racks r1 (h1, h3) and r2 (h2); z2 has c9 (h9) and r9. An operation for h1 and one for h9,
+/// whose BMCs are lost, as are the agents r1 and r9.
 fn fleet() -> View {
     let mut world = World::empty();
     for (zone, cluster, rack) in [("z1", "c1", "r1"), ("z1", "c2", "r2"), ("z2", "c9", "r9")] {
@@ -73,6 +80,14 @@ fn fleet() -> View {
     }
     world.order(1, "h1", PowerOperation::Off).unwrap();
     world.order(9, "h9", PowerOperation::Off).unwrap();
+    world.hello("r1", 1, 1);
+    world.hello("r9", 9, 9);
+    world.report("r1", vec![world.management_report("h1", Management::Lost, None)]);
+    world.report("r9", vec![world.management_report("h9", Management::Lost, None)]);
+    world.pass(60);
+    for matcher in ["zone=z1", "cluster=c1", "host=h1", "host=h9", "host=h*"] {
+        world.ask(silence(matcher)).unwrap();
+    }
     world.fleet.view()
 }
 
@@ -89,19 +104,21 @@ fn shown(view: &View) -> String {
     for (cluster, of) in cluster_hosts {
         assert!(clusters.contains_key(cluster) && of.iter().all(|host| hosts.contains_key(host)));
     }
-    [list(zones), list(clusters), list(racks), list(hosts), list(agents), operations.join(" ")].join(" | ")
+    let alerts = list(&view.alerts).replace("bmc-lost.", "").replace("agent-lost.", "");
+    [list(zones), list(clusters), list(racks), list(hosts), list(agents), operations.join(" "), alerts, list(&view.silences)]
+        .join(" | ")
 }
 
 #[test]
 fn a_scope_shows_what_is_in_it_and_where_that_is() {
     let view = fleet();
     for (scope, wanted) in [
-        (scope(&["z1"], &[], &[]), "z1 | c1 c2 | r1 r2 | h1 h2 h3 | r1 r2 | 1"),
-        (scope(&["z2"], &[], &[]), "z2 | c9 | r9 | h9 | r9 | 9"),
-        (scope(&[], &["c2"], &[]), "z1 | c2 | r1 | h3 | r1 | "),
-        (scope(&[], &[], &["h2"]), "z1 | c1 | r2 | h2 | r2 | "),
-        (scope(&[], &["c2"], &["h9", "h7"]), "z1 z2 | c2 c9 | r1 r9 | h3 h9 | r1 r9 | 9"),
-        (scope(&["z7"], &["c7"], &["h7"]), " |  |  |  |  | "),
+        (scope(&["z1"], &[], &[]), "z1 | c1 c2 | r1 r2 | h1 h2 h3 | r1 r2 | 1 | r1 h1 | cluster=c1 host=h1 zone=z1"),
+        (scope(&["z2"], &[], &[]), "z2 | c9 | r9 | h9 | r9 | 9 | r9 h9 | host=h9"),
+        (scope(&[], &["c2"], &[]), "z1 | c2 | r1 | h3 | r1 |  | r1 | "),
+        (scope(&[], &[], &["h2"]), "z1 | c1 | r2 | h2 | r2 |  |  | "),
+        (scope(&[], &["c2"], &["h9", "h7"]), "z1 z2 | c2 c9 | r1 r9 | h3 h9 | r1 r9 | 9 | r1 r9 h9 | host=h9"),
+        (scope(&["z7"], &["c7"], &["h7"]), " |  |  |  |  |  |  | "),
     ] {
         let seen = visible(&view, &scope);
         assert_eq!(shown(&seen), wanted, "{scope:?}");
@@ -137,6 +154,7 @@ fn a_scope_reaches_what_is_in_it() {
         rack: rack.map(id),
         ..HostChange::default()
     };
+    let ack = |id: &str| Request::AckAlert { id: id.into(), comment: None };
     let cancel = |n| Request::CancelOperation(OperationId(operation(n).0));
     for (request, of_zone, of_cluster, of_host) in [
         (Request::PutZone(id("z1"), ZoneBody {}), "ok", "not zone/z1", "not zone/z1"),
@@ -171,6 +189,21 @@ fn a_scope_reaches_what_is_in_it() {
         (cancel(1), "ok", "ok", "ok"),
         (cancel(9), "no operation", "no operation", "no operation"),
         (cancel(5), "no operation", "no operation", "no operation"),
+        (ack("bmc-lost.h1"), "ok", "ok", "ok"),
+        (ack("bmc-lost.h9"), "no alert bmc-lost.h9", "no alert bmc-lost.h9", "no alert bmc-lost.h9"),
+        (ack("bmc-lost.h5"), "no alert bmc-lost.h5", "no alert bmc-lost.h5", "no alert bmc-lost.h5"),
+        (ack("agent-lost.r1"), "ok", "not alert/agent-lost.r1", "not alert/agent-lost.r1"),
+        (ack("agent-lost.r9"), "no alert agent-lost.r9", "no alert agent-lost.r9", "no alert agent-lost.r9"),
+        (silence("zone=z1"), "ok", "not zone/z1", "not zone/z1"),
+        (silence("cluster=c1"), "ok", "ok", "not cluster/c1"),
+        (silence("host=h1"), "ok", "ok", "ok"),
+        (silence("host=h1|h2"), "not the whole site", "not the whole site", "not the whole site"),
+        (silence("host!=h9"), "not the whole site", "not the whole site", "not the whole site"),
+        (silence("kind=bmc-lost"), "not the whole site", "not the whole site", "not the whole site"),
+        (Request::EndSilence("host=h1".into()), "ok", "ok", "ok"),
+        (Request::EndSilence("zone=z1".into()), "ok", "no silence zone=z1", "no silence zone=z1"),
+        (Request::EndSilence("host=h9".into()), "no silence host=h9", "no silence host=h9", "no silence host=h9"),
+        (Request::EndSilence("host=h*".into()), "no silence host=h*", "no silence host=h*", "no silence host=h*"),
         (Request::RemoveApiToken("aa".into()), "no token aa", "no token aa", "no token aa"),
     ] {
         assert_eq!(told(&view, &Scope::default(), &request).replace("no token aa", "ok"), "ok", "{request:?}");

@@ -44,6 +44,7 @@ fn example(path: &str) -> String {
         "alert" => "bmc-lost.h1",
         "operation" => "0190b7a0-0000-7000-8000-000000000000",
         "token" => "0123456789abcdef",
+        "silence" => "0190b7a0-0000-7000-8000-000000000001",
         other => panic!("an example for {{{other}}} is missing here"),
     };
     path.split('/')
@@ -64,6 +65,8 @@ fn body(method: &str, path: &str) -> &'static str {
         ("POST", "/v1/racks/{rack}/secrets") => RESEAL,
         ("POST", "/v1/agents/tokens") => r#"{"rack":"r1"}"#,
         ("POST", "/v1/consumers") => r#"{"name":"nagios"}"#,
+        ("POST", "/v1/silences") => r#"{"matchers":["host=h1"],"duration":60}"#,
+        ("POST", "/v1/alerts/{alert}/silence") => r#"{"duration":60}"#,
         ("POST", "/v1/tokens") => r#"{"name":"bob","role":"viewer"}"#,
         _ => "",
     }
@@ -166,6 +169,10 @@ GET    /v1/tokens                           - - - - yes
 POST   /v1/tokens                           - - - - yes
 GET    /v1/tokens/{token}                   - - - - yes
 DELETE /v1/tokens/{token}                   - - - - yes
+POST   /v1/alerts/{alert}/ack               - yes yes - yes
+POST   /v1/alerts/{alert}/silence           - yes yes - yes
+POST   /v1/silences                         - yes yes - yes
+DELETE /v1/silences/{silence}               - yes yes - yes
 ";
     let (mut grid, mut wanted): (Vec<_>, Vec<_>) = (grid.lines().collect(), wanted.lines().collect());
     grid.sort_unstable();
