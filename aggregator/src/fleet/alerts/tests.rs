@@ -1,13 +1,14 @@
 //! Alerts as they begin, end, are held back, and are not told.
 
 use picket_common::alert::Severity;
-use picket_common::api::HistoryWhat;
+use picket_common::api::{Field, HistoryWhat};
 use picket_common::command::{Action, ErrorClass, Outcome};
 use picket_common::power::{Cause as PowerCause, PowerState};
 use picket_common::wire::Time;
-use picket_common::wire::report::{PowerReport, Progress, Report, Snapshot};
+use picket_common::facts::Facts;
+use picket_common::wire::report::{FactsReport, PowerReport, Progress, Report, Snapshot};
 
-use super::super::request::{HostChange, Request};
+use super::super::request::{BmcChange, HostChange, Request};
 use super::super::route::Telling;
 use super::super::testing::*;
 use super::*;
@@ -241,6 +242,36 @@ fn a_late_effect_of_our_own_order_is_no_news() {
         read(&mut world, On);
         assert_eq!(fires(&world, POWER), quiet, "{outcome:?}: a shutdown does not switch on");
     }
+}
+
+// ---- what the facts say ----
+
+fn learned(world: &World, identity: &str, warnings: &[&str]) -> Report {
+    let revision = world.fleet.view().hosts.values().next().unwrap().bmc.as_ref().unwrap().revision;
+    let warnings = warnings.iter().map(|warning| (*warning).to_owned()).collect();
+    let facts = Facts { identity: Some(identity.into()), warnings, ..Facts::default() };
+    Report::Facts(FactsReport { host: id("h1"), revision, observed_at: world.wire_now(), facts })
+}
+
+#[test]
+fn another_machine_and_an_unproven_one_are_told() {
+    let mut world = World::running(1);
+    world.report("r1", vec![learned(&world, "guid-1", &["cipher-suite-3"])]);
+    assert!(world.fleet.view().alerts.is_empty());
+    world.report("r1", vec![learned(&world, "guid-2", &["insecure-tls"])]);
+    assert!(fires(&world, "bmc-identity-changed.h1") && fires(&world, "bmc-insecure.h1"));
+    let shown = alert(&world, "bmc-identity-changed.h1");
+    assert_eq!(shown.summary, "the BMC of h1 says that it is machine guid-2, and guid-1 was expected");
+    assert_eq!(shown.severity, Severity::Critical);
+    world.report("r1", vec![learned(&world, "guid-2", &[])]);
+    assert_eq!(state(&world, "bmc-insecure.h1"), Some(AlertState::Resolved));
+    assert!(fires(&world, "bmc-identity-changed.h1"));
+    let repin = BmcChange { repin: true, ..BmcChange::default() };
+    world.ask(Request::PatchHost(id("h1"), HostChange { bmc: Field::Set(repin), ..HostChange::default() })).unwrap();
+    assert_eq!(state(&world, "bmc-identity-changed.h1"), Some(AlertState::Resolved));
+    world.report("r1", vec![learned(&world, "guid-3", &["insecure-tls"])]);
+    world.enable("h1", false);
+    assert!(!fires(&world, "bmc-identity-changed.h1") && !fires(&world, "bmc-insecure.h1"), "nobody may touch it");
 }
 
 // ---- agents, inhibition, maintenance, silences ----
