@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 mod roles;
 
 use super::*;
-use crate::context::{Asker, EventBus, Health, History, HistoryError, HistorySource, Published};
+use crate::context::{Archive, ArchiveError, ArchiveSource, Asker, AuditPage, AuditQuery, EventBus, Health, KeptEvents, Published};
 use crate::fleet::view::{
     AgentRow, ApiTokenRow, BmcRow, ClusterRow, DefaultsRow, HostRow, Operation, OperationRow, PartRow, RackRow, SealedPassword,
     ZoneRow,
