@@ -103,32 +103,11 @@ fn prune(table: &mut Records<'_>, head: &mut Head, now: Timestamp) -> Result<(),
     let Some(checkpoint) = gone else { return Ok(()) };
     let entry = AuditEntry {
         summary: Some(format!("records through {} pruned", checkpoint.through)),
+        resource: Some("audit".into()),
         checkpoint: Some(checkpoint),
-        ..own_entry(now)
+        ..AuditEntry::new(now, "picket", AuditResult::Granted)
     };
     put(table, head, &entry)
-}
-
-/// A record of what the aggregator itself did.
-fn own_entry(at: Timestamp) -> AuditEntry {
-    AuditEntry {
-        at,
-        principal: "picket".into(),
-        token: None,
-        from: None,
-        method: None,
-        path: None,
-        resource: Some("audit".into()),
-        summary: None,
-        reason: None,
-        result: AuditResult::Granted,
-        status: None,
-        code: None,
-        request_id: None,
-        operation_id: None,
-        suppressed: None,
-        checkpoint: None,
-    }
 }
 
 fn oldest(table: &Records<'_>) -> Result<Option<(u64, Timestamp)>, StoreError> {
