@@ -21,7 +21,8 @@ use super::{Api, Shown};
 use crate::authorise::{Action, Principal, authorise};
 use crate::clock;
 use crate::context::AuditQuery;
-use crate::fleet::classify::{Deed, Right, classify, summary};
+use crate::fleet::classify::{Deed, Right, classify};
+use crate::fleet::summary::summary;
 use crate::fleet::{Note, Once, Rejection, Request};
 
 /// Longest path that is written down, in characters.
@@ -96,6 +97,14 @@ impl Trail {
         let status = if removed { StatusCode::NO_CONTENT } else { StatusCode::OK };
         let entry = AuditEntry { status: Some(status.as_u16()), ..facts.entry.clone() };
         (Box::new(entry), facts.once.clone().filter(|_| class.deed == Deed::ActOnce).map(Box::new))
+    }
+
+    /// It only asks what would come of a request.
+    pub fn rehearses(&self, request: &Request) {
+        drop(self.asks(request));
+        let mut facts = self.facts();
+        let words = facts.entry.summary.take().unwrap_or_default();
+        facts.entry.summary = Some(format!("dry run: {words}"));
     }
 
     /// The change was granted, so its line is written.

@@ -8,7 +8,7 @@
 //! ```
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use axum::body::Body;
 use axum::extract::{Request as HttpRequest, State};
@@ -20,9 +20,10 @@ use sha2::{Digest as _, Sha256};
 use tracing::Instrument as _;
 
 use super::extract::{MAX_BODY, body};
+use super::operations::{Accepted, accepted};
 use super::problem::{ApiError, PROBLEM};
-use super::who::caller;
-use super::{Api, AsItIs, HoldsSecret, operations};
+use super::who::{Caller, caller};
+use super::{Api, AsItIs, HoldsSecret};
 use crate::clock;
 use crate::fleet::{AnswerKey, HttpAnswer, KeptAnswer, Note, Once, Rejection};
 
@@ -81,13 +82,13 @@ async fn answered(api: &Api, request: HttpRequest, next: Next) -> Result<Respons
     let (parts, content) = request.into_parts();
     let bytes = body(HttpRequest::from_parts(parts.clone(), content), MAX_BODY).await?;
     let digest = |text: &[u8]| hex::encode(Sha256::digest(text));
-    let key = AnswerKey { token: Arc::clone(&who.principal.token), key: digest(format!("POST\n{path}\n{given}").as_bytes()) };
+    let key = AnswerKey { token: who.principal.token.to_string(), key: digest(format!("POST\n{path}\n{given}").as_bytes()) };
     let once = Once { key: key.clone(), fingerprint: digest(&bytes) };
     // Before looking: what ends in between has kept its answer by then.
     let running = Running::begin(api, &key);
     let known = api.context.archive.answer(key, clock::now().wall).await.map_err(|error| Rejection::Store(error.0))?;
     match (known, running) {
-        (Some(known), _) => again(api, &once, known),
+        (Some(known), _) => again(api, &who, &parts.headers, &once, known).await,
         (None, None) => Err(ApiError::KeyUnderWay),
         (None, Some(running)) => {
             who.trail.once(once.clone());
@@ -120,13 +121,19 @@ fn key_of(headers: &HeaderMap) -> Result<String, ApiError> {
 }
 
 /// The answer to a request that was made before.
-fn again(api: &Api, once: &Once, known: KeptAnswer) -> Result<Response, ApiError> {
+async fn again(
+    api: &Api,
+    who: &Caller,
+    headers: &HeaderMap,
+    once: &Once,
+    known: KeptAnswer,
+) -> Result<Response, ApiError> {
     if known.fingerprint != once.fingerprint {
         return Err(ApiError::KeyUsed);
     }
     let mut response = match (known.answer, known.operation) {
         (Some(answer), _) => given(answer),
-        (None, Some(id)) => operations::begun(api, id),
+        (None, Some(id)) => accepted(api, who, Accepted { id, headers, generated: None }).await,
         (None, None) => return Err(ApiError::AnswerLost),
     };
     response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));

@@ -78,6 +78,12 @@ impl Api {
         if is_everywhere(scope) { whole } else { Arc::new(visible(&whole, scope)) }
     }
 
+    /// Whether `caller` may ask for a request whose outcome it only wants to know.
+    fn rehearse(&self, caller: &Caller, request: &crate::fleet::Request) -> Result<(), ApiError> {
+        caller.trail.rehearses(request);
+        self.authorise(caller, request)
+    }
+
     /// Whether `caller` may ask for a request.
     fn authorise(&self, caller: &Caller, request: &crate::fleet::Request) -> Result<(), ApiError> {
         Ok(authorise(&self.context.view.load(), &caller.principal, Action::Change(request))?)

@@ -31,6 +31,7 @@ pub mod request;
 mod reseal;
 mod settings;
 pub mod site;
+pub mod summary;
 mod terms;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -1,12 +1,11 @@
 //! What comes along with a request beside what is asked, and what that adds to the decision: conditions to be checked, a line of
 //! the audit log and the promise of an answer, durable with the change itself.
 
-use std::sync::Arc;
-
 use jiff::Timestamp;
-use picket_common::api::AuditEntry;
+use picket_common::api::{AuditEntry, AuditResult};
 use picket_common::clock::Now;
-use picket_common::id::OperationId;
+use picket_common::command::Outcome;
+use picket_common::id::{HostId, OperationId};
 use serde::{Deserialize, Serialize};
 
 use super::etag::Precondition;
@@ -37,7 +36,7 @@ pub struct Once {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct AnswerKey {
     /// Id of the asker's token.
-    pub token: Arc<str>,
+    pub token: String,
     /// SHA-256 of method, path and the asker's key, hex.
     pub key: String,
 }
@@ -78,7 +77,7 @@ pub enum Note {
 }
 
 impl Note {
-    pub(super) fn record(self, now: Now) -> Record {
+    pub(crate) fn record(self, now: Now) -> Record {
         match self {
             Self::Audit(entry) => Record::Audit(Box::new(AuditEntry { at: now.wall, ..entry })),
             Self::Answer(answer) => Record::Answer(Box::new(KeptAnswer { at: now.wall, ..answer })),
@@ -90,36 +89,50 @@ impl Note {
 const CREATED: u16 = 201;
 const ACCEPTED: u16 = 202;
 
-impl Fleet {
-    /// Grants a request whose terms hold. Check, change and record are one step: nothing comes between.
-    pub(super) fn asked_under(
-        &mut self,
-        principal: &str,
-        request: Request,
-        terms: Terms,
-        now: Now,
-    ) -> Result<Answer, Rejection> {
-        let Terms { precondition, audit, once } = terms;
-        precondition.check(&self.view, &request)?;
-        let answer = self.asked(principal, request, now)?;
-        let operation = match &answer {
+impl Terms {
+    /// What is written down with a request that is granted.
+    pub(crate) fn records(self, answer: &Answer, now: Now) -> Vec<Record> {
+        let Self { precondition: _, audit, once } = self;
+        let operation = match answer {
             Answer::Accepted(id) => Some(*id),
-            Answer::Done { .. } | Answer::Joined { .. } => None,
+            Answer::Done { .. } | Answer::Resealed { .. } | Answer::Joined { .. } => None,
         };
-        if let Some(entry) = audit {
-            let status = match &answer {
+        let line = audit.map(|entry| {
+            let status = match answer {
                 Answer::Done { created: true } => Some(CREATED),
                 Answer::Accepted(_) => Some(ACCEPTED),
-                Answer::Done { created: false } | Answer::Joined { .. } => entry.status,
+                Answer::Done { created: false } | Answer::Resealed { .. } | Answer::Joined { .. } => entry.status,
             };
-            let entry = AuditEntry { at: now.wall, status, operation_id: operation, ..*entry };
-            self.draft.records.push(Record::Audit(Box::new(entry)));
-        }
-        if let Some(once) = once {
+            Record::Audit(Box::new(AuditEntry { at: now.wall, status, operation_id: operation, ..*entry }))
+        });
+        let promise = once.map(|once| {
             let Once { key, fingerprint } = *once;
-            let promise = KeptAnswer { key, fingerprint, at: now.wall, operation, answer: None };
-            self.draft.records.push(Record::Answer(Box::new(promise)));
-        }
+            Record::Answer(Box::new(KeptAnswer { key, fingerprint, at: now.wall, operation, answer: None }))
+        });
+        line.into_iter().chain(promise).collect()
+    }
+}
+
+impl Fleet {
+    /// Grants a request whose terms hold. Check, change and record are one step: nothing comes between.
+    pub(super) fn asked_under(&mut self, principal: &str, request: Request, terms: Terms, now: Now) -> Result<Answer, Rejection> {
+        terms.precondition.check(&self.view, &request)?;
+        let answer = self.asked(principal, request, now)?;
+        self.draft.records.extend(terms.records(&answer, now));
         Ok(answer)
+    }
+
+    /// The line of the audit log that says how an operation ended on a host.
+    pub(super) fn audit_end(&mut self, id: OperationId, host: &HostId, outcome: &Outcome, now: Now) {
+        let Some(operation) = self.view.operations.get(&id) else { return };
+        let entry = AuditEntry {
+            resource: Some(format!("host/{host}")),
+            summary: Some(format!("operation={}", operation.row.operation.as_str())),
+            reason: operation.row.reason.clone(),
+            code: Some(outcome.as_str().to_owned()),
+            operation_id: Some(id),
+            ..AuditEntry::new(now.wall, operation.row.principal.clone(), AuditResult::Ended)
+        };
+        self.draft.records.push(Record::Audit(Box::new(entry)));
     }
 }

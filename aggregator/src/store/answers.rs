@@ -62,20 +62,20 @@ impl Tables<'_> {
         let AnswerKey { token, key } = &kept.key;
         let mut bytes = vec![VERSION];
         serde_json::to_writer(&mut bytes, kept).map_err(StoreError::failed("encoding an answer of"))?;
-        let place = (&**token, key.as_str());
+        let place = (token.as_str(), key.as_str());
         let before = self.answers.insert(place, bytes.as_slice()).map_err(StoreError::failed("writing"))?;
         let before = before.and_then(|before| decode(before.value()).ok());
-        let mut count = self.counts.get(&**token).map_err(StoreError::failed("reading"))?.map_or(0, |count| count.value());
+        let mut count = self.counts.get(token.as_str()).map_err(StoreError::failed("reading"))?.map_or(0, |count| count.value());
         match before {
             Some(before) => {
-                let age = (&**token, before.at.as_microsecond(), key.as_str());
+                let age = (token.as_str(), before.at.as_microsecond(), key.as_str());
                 self.ages.remove(age).map_err(StoreError::failed("writing"))?;
             }
             None => count += 1,
         }
-        self.ages.insert((&**token, kept.at.as_microsecond(), key.as_str()), ()).map_err(StoreError::failed("writing"))?;
+        self.ages.insert((token.as_str(), kept.at.as_microsecond(), key.as_str()), ()).map_err(StoreError::failed("writing"))?;
         count = self.trim(token, count, kept.at)?;
-        self.counts.insert(&**token, count).map_err(StoreError::failed("writing"))?;
+        self.counts.insert(token.as_str(), count).map_err(StoreError::failed("writing"))?;
         Ok(())
     }
 
@@ -104,7 +104,7 @@ impl Tables<'_> {
     fn forget(&mut self, token: &str) -> Result<(), StoreError> {
         // `\u{10FFFF}` is behind every key, for keys are hexadecimal.
         let keys = (token, "")..=(token, "\u{10FFFF}");
-        self.answers.retain_in(keys, |_, ()| false).map_err(StoreError::failed("writing"))?;
+        self.answers.retain_in(keys, |_, _| false).map_err(StoreError::failed("writing"))?;
         let ages = (token, i64::MIN, "")..=(token, i64::MAX, "\u{10FFFF}");
         self.ages.retain_in(ages, |_, ()| false).map_err(StoreError::failed("writing"))?;
         self.counts.remove(token).map_err(StoreError::failed("writing"))?;
