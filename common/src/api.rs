@@ -1783,6 +1783,31 @@ pub struct AuditEntry {
     pub checkpoint: Option<AuditCheckpoint>,
 }
 
+impl AuditEntry {
+    /// An entry that says no more than when, by whom and with what result.
+    #[must_use]
+    pub fn new(at: Timestamp, principal: impl Into<String>, result: AuditResult) -> Self {
+        Self {
+            at,
+            principal: principal.into(),
+            token: None,
+            from: None,
+            method: None,
+            path: None,
+            resource: None,
+            summary: None,
+            reason: None,
+            result,
+            status: None,
+            code: None,
+            request_id: None,
+            operation_id: None,
+            suppressed: None,
+            checkpoint: None,
+        }
+    }
+}
+
 /// What came of an audited request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

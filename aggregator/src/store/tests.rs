@@ -46,7 +46,7 @@ fn keys(store: &Store) -> Vec<RowKey> {
 }
 
 fn sequences(store: &Store, name: &str, before: Option<u64>, limit: usize) -> Vec<u64> {
-    store.read_history(&host(name), before, limit).unwrap().iter().map(|entry| entry.sequence).collect()
+    store.history(&host(name), before, limit).unwrap().iter().map(|entry| entry.sequence).collect()
 }
 
 const START: Timestamp = Timestamp::UNIX_EPOCH;

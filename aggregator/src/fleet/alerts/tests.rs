@@ -3,9 +3,9 @@
 use picket_common::alert::Severity;
 use picket_common::api::{Field, HistoryWhat};
 use picket_common::command::{Action, ErrorClass, Outcome};
+use picket_common::facts::Facts;
 use picket_common::power::{Cause as PowerCause, PowerState};
 use picket_common::wire::Time;
-use picket_common::facts::Facts;
 use picket_common::wire::report::{FactsReport, PowerReport, Progress, Report, Snapshot};
 
 use super::super::request::{BmcChange, HostChange, Request};

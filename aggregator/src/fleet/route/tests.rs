@@ -68,7 +68,7 @@ impl Rig {
             match record {
                 Record::Put(row) => drop(self.rows.insert(row.key(), *row)),
                 Record::Remove(key) => drop(self.rows.remove(&key)),
-                Record::History(..) => panic!(),
+                Record::History(..) | Record::Audit(_) | Record::Answer(_) => panic!(),
             }
         }
         for effect in effects {
