@@ -402,7 +402,7 @@ mod tests {
             (&h1["options"], "a", r#""1" "cluster""#),
             (&h1["options"], "b", r#""2" "host""#),
             (&h1["options"], "interface", r#""lan" "global""#),
-            (&h1["options"], "retries", r#""2" "default""#),
+            (&h1["options"], "retries", r#""1" "default""#),
             (&h2, "driver", r#""ipmi" "host""#),
             (&h2, "port", r#"623 "default""#),
             (&h2, "username", r#""admin" "cluster""#),
