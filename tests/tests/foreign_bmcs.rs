@@ -1,8 +1,6 @@
 //! The whole of Picket in front of BMC software that is not ours, judged by clients that are not ours either: OpenIPMI's
 //! `ipmi_sim` by `ipmitool`, `ipmisim` by its own state, sushy-tools' emulator by `curl`; and our simulator by the same.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use picket_tests::bmcsim::BmcHandle;
 use picket_tests::harness::simulator;
 use picket_tests::judged::{CHANGES, ORDERS, PATIENCE, all_on, stand};

@@ -12,9 +12,10 @@ use picket_tests::bmcsim::{BmcHandle, Faults, Privilege, Simulator};
 use picket_tests::eventually::eventually;
 use picket_tests::harness::{host_body, program, simulator};
 use picket_tests::judged::{Bmc, By, CHANGES, OPERATIONS, ORDERS, PATIENCE, Stand, Step, stand, stand_with};
-use picket_tests::peers::Power;
 use picket_tests::peers::ipmi_sim::IpmiSim;
+use picket_tests::peers::ipmitool::Ipmitool;
 use picket_tests::peers::power_api::{MACHINE, PowerApi};
+use picket_tests::peers::{Power, User};
 use serde_json::{Value, json};
 
 /// A password that no other text on the machine holds.
@@ -78,6 +79,42 @@ fn ipmitool_with_a_wrong_password_and_away_at_our_simulator() {
     let refused = stand.agent.log().unwrap().matches("\"code\":\"rakp2-hmac\"").count();
     assert_eq!(refused, 2, "two refused logins, then silence");
     stand.is_unknown_while_its_bmc_is_away("h1", &mut bmc);
+}
+
+/// What else can be asked of a BMC, and what it is; its password last.
+#[test]
+fn ipmitool_does_the_rest_as_well() {
+    let simulator = simulator("bmc", 1, 0).unwrap();
+    let bmc = by_ipmitool(one(&simulator), json!({}));
+    let stand = stand(&[("h1", &bmc)]);
+    let ask = |path: &str, body: Value| {
+        let asked = stand.site.api("POST", &format!("/v1/hosts/h1/{path}"), Some(&body)).unwrap();
+        let id = asked["id"].as_str().unwrap_or_default();
+        assert!(!id.is_empty(), "{path}: {asked}");
+        stand.site.json(&["op", "wait", id]).unwrap()["hosts"][0].clone()
+    };
+    for seconds in [60, 0] {
+        assert_eq!(ask("identify", json!({ "seconds": seconds }))["result"], "changed");
+        assert_eq!(bmc.bmc.truth().identify, seconds != 0);
+    }
+    let row = ask("bootdev", json!({ "device": "pxe", "persistence": "persistent" }));
+    assert_eq!(row["result"], "changed", "{row}");
+    let boot = format!("{:?}", bmc.bmc.truth().boot);
+    assert!(boot.contains("Pxe") && boot.contains("Continuous"), "{boot}");
+    let (_, row) = stand.power("h1", &["diag"]);
+    assert_eq!((bmc.bmc.truth().diags, bmc.bmc.orders("diag")), (1, 1), "{row}");
+    let row = ask("bmc/test", json!({}));
+    assert_eq!(row["result"], "read", "{row}");
+    let shown = stand.site.host("h1").unwrap();
+    let facts = &shown["facts"];
+    assert_eq!(facts["identity"], bmc.bmc.truth().uuid.to_string(), "{shown}");
+    assert!(facts["protocol"].as_str().unwrap_or_default().starts_with("ipmitool 1."), "{shown}");
+    let row = ask("bmc/change-password", json!({ "password": "Kv3 \"otter\" $(x)" }));
+    assert_eq!(row["result"], "changed", "{row}");
+    let now = Ipmitool::new(bmc.bmc.ipmi().unwrap(), &User::new("admin", "Kv3 \"otter\" $(x)")).unwrap();
+    assert_eq!(now.power().unwrap(), Power::On);
+    let (code, row) = stand.power("h1", &["off"]);
+    assert_eq!(code, 0, "{row}");
 }
 
 /// Trap T17: a driver name in another case was taken and never ran.
