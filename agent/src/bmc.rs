@@ -11,8 +11,8 @@ use picket_common::id::HostId;
 use picket_common::secret::Secret;
 use serde::{Deserialize, Serialize};
 
-/// One BMC's settings, as a driver needs them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One BMC's settings, as a driver needs them. Shown without the values of its options: one of them is a key.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Bmc {
     /// The host this BMC controls: the key under which drivers keep sessions.
     pub host: HostId,
@@ -28,6 +28,20 @@ pub struct Bmc {
     pub options: BTreeMap<String, String>,
     /// Grows whenever any setting of this BMC changes; a kept session of another revision must not be used.
     pub revision: u64,
+}
+
+impl std::fmt::Debug for Bmc {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let options: Vec<&str> = self.options.keys().map(String::as_str).collect();
+        f.debug_struct("Bmc")
+            .field("host", &self.host)
+            .field("address", &self.address)
+            .field("port", &self.port)
+            .field("username", &self.username)
+            .field("options", &options)
+            .field("revision", &self.revision)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What is asked of a BMC.

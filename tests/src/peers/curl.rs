@@ -88,6 +88,16 @@ impl Curl {
         Ok(())
     }
 
+    /// A Redfish system as it shows itself.
+    ///
+    /// # Errors
+    /// When the answer is not 200.
+    pub fn system(&self, system: &str) -> Result<Value> {
+        let answer = self.get(&format!("/redfish/v1/Systems/{system}"))?;
+        ensure!(answer.status == 200, "status {}", answer.status);
+        Ok(answer.body)
+    }
+
     fn ask(&self, path: &str, more: &[&str]) -> Result<Answer> {
         let mut command = Command::new(program("curl")?);
         command

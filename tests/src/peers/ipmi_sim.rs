@@ -38,7 +38,8 @@ later() {
 [ "$verb" != set ] || echo "$what $value" >>"$folder/actions"
 case "$verb $what" in
   "get power") echo "power:$power" ;;
-  "get boot") echo "boot:none" ;;
+  "get boot") echo "boot:$(<"$folder/boot")" ;;
+  "set boot") echo "$value" >"$folder/boot" ;;
   "set power") later "$value" ;;
   "set shutdown") later 0 ;;
 esac
@@ -197,6 +198,7 @@ fn lay_out(folder: &Path, address: SocketAddr) -> Result<()> {
     write(folder.join("power"), "0 1\n")?;
     write(folder.join("delay"), "0\n")?;
     write(folder.join("actions"), "")?;
+    write(folder.join("boot"), "none\n")?;
     write(folder.join("emulator"), EMULATOR)?;
     write(folder.join("lan.conf"), lan_conf(&format!("{} {}", chassis.display(), folder.display()), address))?;
     Ok(())

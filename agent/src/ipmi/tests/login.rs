@@ -178,7 +178,7 @@ fn a_lossy_network_is_seldom_taken_for_a_refusal() {
 }
 
 #[test]
-fn a_silent_bmc_is_a_connection_error_within_the_time_given() {
+fn t11_a_silent_bmc_is_a_connection_error_within_the_time_given() {
     for timeout in [200 * MS, SECOND, 5 * SECOND, 60 * SECOND] {
         let mut pair = Pair::operator();
         pair.bmc.faults.silent = true;
