@@ -1718,7 +1718,7 @@ pub struct NewToken {
     pub secret: String,
 }
 
-/// A line of the audit log, as `GET /v1/audit` shows it, oldest first. Its hash is that of [`crate::audit`], over all other fields
+/// A line of the audit log, as `GET /v1/audit` shows it, oldest first unless `order=newest` is asked for. Its hash is that of [`crate::audit`], over all other fields
 /// as they are here: fields that a newer aggregator adds count too, so verify what was received, not what was understood.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditRecord {

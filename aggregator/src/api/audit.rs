@@ -213,7 +213,7 @@ impl Level {
     }
 }
 
-/// `GET /v1/audit`: newest first, or `order=oldest` first for an export that can be verified.
+/// `GET /v1/audit`: oldest first, as an export is verified; or `order=newest` first.
 pub(super) async fn log(
     State(api): State<Api>,
     Who(who): Who,
@@ -223,7 +223,7 @@ pub(super) async fn log(
     let params = params.only(&["limit", "page_token", "order", "since", "until", "principal"])?;
     let page = params.page::<u64>()?;
     let query = AuditQuery {
-        newest_first: params.one_of("order", &[("newest", true), ("oldest", false)])?.unwrap_or(true),
+        newest_first: params.one_of("order", &[("newest", true), ("oldest", false)])?.unwrap_or(false),
         after: page.after,
         limit: page.limit,
         since: params.parse("since")?,

@@ -11,6 +11,8 @@ use picket_common::power::{Cause as PowerCause, PowerState};
 use picket_common::seal::{Sealed, SealingKey};
 use redb::{ReadableTableMetadata as _, StorageBackend};
 
+mod archive;
+
 use super::*;
 use crate::fleet::view::{PartRow, PowerRow, RowKey, ZoneRow};
 

@@ -6,7 +6,7 @@ use picket_common::audit::{Chain, genesis};
 use super::*;
 
 async fn log(rig: &Rig, query: &str) -> Vec<Value> {
-    rig.get(&format!("/v1/audit?order=oldest&limit=1000{query}")).await["items"].as_array().unwrap().clone()
+    rig.get(&format!("/v1/audit?limit=1000{query}")).await["items"].as_array().unwrap().clone()
 }
 
 /// The fields that tell one line from another, `-` for what is not there.
@@ -75,10 +75,10 @@ async fn every_changing_request_leaves_a_line() {
         assert!(line["request_id"].as_str().unwrap().len() == 36 && line["at"].is_string(), "{line}");
         assert_eq!(line["token"].is_string(), line["principal"] == "ann", "{line}");
     }
-    let newest = rig.get("/v1/audit?limit=2").await;
+    let newest = rig.get("/v1/audit?limit=2&order=newest").await;
     assert_eq!((newest["items"][0]["sequence"].as_u64(), newest["items"][1]["sequence"].as_u64()), (Some(13), Some(12)));
     let token = newest["next_page_token"].as_str().unwrap();
-    assert_eq!(rig.get(&format!("/v1/audit?limit=2&page_token={token}")).await["items"][0]["sequence"], 11);
+    assert_eq!(rig.get(&format!("/v1/audit?limit=2&order=newest&page_token={token}")).await["items"][0]["sequence"], 11);
     assert_eq!(log(&rig, "&principal=-").await.len(), 3);
     assert_eq!(log(&rig, "&until=2026-01-01T00:00:00Z").await.len(), 0);
     assert_eq!(log(&rig, "&since=2026-01-01T00:00:00Z").await.len(), 13);
