@@ -136,14 +136,14 @@ impl Publisher {
         Self { broker, events }
     }
 
-    /// An event. It is rendered here, once for all who hear it.
-    pub fn event(&self, event: CloudEvent, topic: &EventTopic) {
-        let Some(message) = cloud_event(&event) else { return };
-        let json = message.payload().clone();
-        if let EventTopic::Topic(topic) = topic {
+    /// An event, on MQTT and to who listens by HTTP.
+    pub fn event(&self, event: Arc<Published>, topic: &EventTopic) {
+        if let EventTopic::Topic(topic) = topic
+            && let Some(message) = cloud_event(&event)
+        {
             self.broker.publish(&topic.to_string(), message, false);
         }
-        self.events.publish(Arc::new(Published { event, json }));
+        self.events.publish(event);
     }
 
     /// A change of a retained document; an empty body ends it.
@@ -153,8 +153,8 @@ impl Publisher {
 }
 
 /// An event in structured mode (CloudEvents JSON event format §3), and what MQTT 5's binary mode takes of it (MQTT binding §3.1).
-fn cloud_event(event: &CloudEvent) -> Option<Message> {
-    let structured = rendered(event)?;
+fn cloud_event(published: &Published) -> Option<Message> {
+    let (structured, event) = (published.json.clone(), &published.event);
     let data = rendered(&event.data)?;
     let Some(begin) = structured.strip_suffix(b"}").and_then(|json| json.strip_suffix(&data[..])).map(<[u8]>::len) else {
         tracing::error!(id = event.id, "event does not end in its data");
@@ -211,7 +211,7 @@ mod tests {
             "data": { "host": "h", "zone": null, "cluster": null, "agent": null, "connected": false },
         }))
         .unwrap();
-        let message = cloud_event(&event).unwrap();
+        let message = cloud_event(&Published::new(1, event.time, event.clone())).unwrap();
         let structured: serde_json::Value = serde_json::from_slice(message.payload()).unwrap();
         let Form::Event { attributes, .. } = message.form() else { panic!("{message:?}") };
         let mut put_together: serde_json::Map<_, _> =

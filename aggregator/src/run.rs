@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::broker::Broker;
 use crate::clock;
-use crate::context::{Asker, Health};
+use crate::context::{Asker, Health, Published};
 use crate::dispatch;
 use crate::fleet::view::Settings;
 use crate::fleet::{Decision, Effect, Event, Fleet, Heard, Rejection, Told, View};
@@ -34,8 +34,9 @@ impl Core {
             let now = clock::now();
             self.recover_if_due(now)?;
             let Some(decision) = self.decide(events, now) else { continue }; // the only deciding: pure
-            let durable = self.parts.store.commit(&decision.records); // before anyone learns of it
-            self.follow(durable, decision.effects, now); // the only acting
+            let told = self.numbered(&decision.effects, now);
+            let durable = self.parts.store.commit_with(&decision.records, &told); // before anyone learns of it
+            self.follow(durable, decision.effects, told, now); // the only acting
         }
         if let State::Working(fleet) = &self.state {
             tracing::info!(ignored = ?fleet.counters(), "core stops");
@@ -81,6 +82,8 @@ pub struct Parts {
 pub struct Core {
     parts: Parts,
     state: State,
+    /// Sequence of the last event that is durable.
+    last_event: u64,
     /// What each connected agent said when it came: told again to a fleet that is built anew.
     hellos: HashMap<AgentId, Hello>,
 }
@@ -100,11 +103,11 @@ impl Core {
     /// # Errors
     /// Any [`StoreError`].
     pub fn new(parts: Parts) -> Result<Self, StoreError> {
-        let fleet = rebuilt(&parts.store, parts.settings.clone())?;
+        let (fleet, last_event) = rebuilt(&parts.store, parts.settings.clone())?;
         parts.view.store(Arc::new(fleet.view()));
         parts.health.store(true);
         parts.health.core_progress();
-        Ok(Self { parts, state: State::Working(Box::new(fleet)), hellos: HashMap::new() })
+        Ok(Self { parts, state: State::Working(Box::new(fleet)), last_event, hellos: HashMap::new() })
     }
 
     /// Waits for an event and takes what else is ready; [`Event::Tick`] when time has passed. `None`: stop.
@@ -169,29 +172,37 @@ impl Core {
             Event::Disconnected(agent) => drop(self.hellos.remove(agent)),
             // A fleet that is built anew starts from the file as it is now.
             Event::Configured(settings) => self.parts.settings = settings.clone(),
-            Event::Heard(..) | Event::Asked { .. } | Event::Tick => {}
+            Event::Heard(..) | Event::Asked { .. } | Event::Noted { .. } | Event::Tick => {}
         }
     }
 
     fn turn_away(&self, event: Event) {
-        if let Event::Asked { id, .. } = event {
+        if let Event::Asked { id, .. } | Event::Noted { id, .. } = event {
             self.parts.asker.answer(id, Err(unavailable()));
         }
     }
 
+    /// The events among `effects` with their numbers, to be stored with what they tell of.
+    fn numbered(&self, effects: &[Effect], now: Now) -> Vec<Arc<Published>> {
+        let events = effects.iter().filter_map(|effect| if let Effect::Event(event, _) = effect { Some(event) } else { None });
+        events.zip(self.last_event + 1..).map(|(event, n)| Arc::new(Published::new(n, now.wall, (**event).clone()))).collect()
+    }
+
     /// Acts on what became durable: shows the view, then does what follows (a document is in the view before anybody is told
     /// of it). When it did not become durable, nothing of it happens.
-    fn follow(&mut self, durable: Result<(), StoreError>, effects: Vec<Effect>, now: Now) {
+    fn follow(&mut self, durable: Result<(), StoreError>, effects: Vec<Effect>, told: Vec<Arc<Published>>, now: Now) {
         if let Err(error) = durable {
             return self.degrade(&error, effects, now);
         }
         let State::Working(fleet) = &self.state else { return };
         self.parts.view.store(Arc::new(fleet.view()));
+        self.last_event = told.last().map_or(self.last_event, |event| event.sequence);
+        let mut told = told.into_iter();
         for effect in effects {
             match effect {
                 Effect::Answer(id, answer) => self.parts.asker.answer(id, answer),
                 Effect::Tell(agent, told) => self.tell(&agent, &told),
-                Effect::Event(event, topic) => self.parts.publisher.event(*event, &topic),
+                Effect::Event(_, topic) => told.by_ref().take(1).for_each(|event| self.parts.publisher.event(event, &topic)),
                 Effect::Retain(topic, body) => self.parts.publisher.retain(&topic, body),
             }
         }
@@ -227,8 +238,9 @@ impl Core {
             return Ok(());
         }
         match self.parts.store.reopen().and_then(|()| rebuilt(&self.parts.store, self.parts.settings.clone())) {
-            Ok(fleet) => {
+            Ok((fleet, last_event)) => {
                 tracing::info!("store works again");
+                self.last_event = last_event;
                 self.state = State::Working(Box::new(fleet));
                 self.parts.health.store(true);
                 self.greet_again();
@@ -257,8 +269,9 @@ impl Core {
         });
         let hellos = hellos.collect();
         let Some(decision) = self.decide(hellos, now) else { return };
-        let durable = self.parts.store.commit(&decision.records);
-        self.follow(durable, decision.effects, now);
+        let told = self.numbered(&decision.effects, now);
+        let durable = self.parts.store.commit_with(&decision.records, &told);
+        self.follow(durable, decision.effects, told, now);
     }
 }
 
@@ -271,10 +284,10 @@ fn unavailable() -> Rejection {
     Rejection::Store("it failed and is being opened again; nothing was changed".into())
 }
 
-/// The fleet as the store knows it.
-fn rebuilt(store: &Store, settings: Settings) -> Result<Fleet, StoreError> {
+/// The fleet as the store knows it, and its last event.
+fn rebuilt(store: &Store, settings: Settings) -> Result<(Fleet, u64), StoreError> {
     let loaded = store.load()?;
     let (fleet, records) = Fleet::new(store.incarnation(), uuid::Uuid::new_v4(), settings, loaded.rows, loaded.next_sequence);
     store.commit(&records)?;
-    Ok(fleet)
+    Ok((fleet, store.last_event()?))
 }

@@ -1701,7 +1701,7 @@ pub struct NewToken {
     pub secret: String,
 }
 
-/// A line of the audit log, as `GET /v1/audit` shows it, oldest first. Its hash is that of [`crate::audit`], over all other fields
+/// A line of the audit log, as `GET /v1/audit` shows it, oldest first unless `order=newest` is asked for. Its hash is that of [`crate::audit`], over all other fields
 /// as they are here: fields that a newer aggregator adds count too, so verify what was received, not what was understood.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditRecord {
@@ -1764,6 +1764,31 @@ pub struct AuditEntry {
     /// Says that the records through a sequence were pruned for their age.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub checkpoint: Option<AuditCheckpoint>,
+}
+
+impl AuditEntry {
+    /// An entry that says no more than when, by whom and with what result.
+    #[must_use]
+    pub fn new(at: Timestamp, principal: impl Into<String>, result: AuditResult) -> Self {
+        Self {
+            at,
+            principal: principal.into(),
+            token: None,
+            from: None,
+            method: None,
+            path: None,
+            resource: None,
+            summary: None,
+            reason: None,
+            result,
+            status: None,
+            code: None,
+            request_id: None,
+            operation_id: None,
+            suppressed: None,
+            checkpoint: None,
+        }
+    }
 }
 
 /// What came of an audited request.

@@ -1,12 +1,12 @@
 //! Making agents and consumers known: join tokens, the join itself, consumers' certificates. A join is anonymous: the proof
 //! counts, and one who has none learns nothing. Never logs a token, a proof or a key.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
-use axum::Json as Shown;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::{Extension, Json as Shown};
 use jiff::Timestamp;
 use picket_common::api::{ConsumerCertificate, ConsumerRequest, JoinRequest, JoinResponse, JoinToken, JoinTokenRequest};
 use picket_common::clock::Now;
@@ -15,10 +15,12 @@ use picket_common::join::{JoinToken as Token, proof, verify};
 use picket_common::seal::SealingKey;
 use picket_common::secret::Secret;
 
+use super::audit::Trail;
+use super::bucket::Bucket;
 use super::extract::Json;
 use super::problem::ApiError;
 use super::who::Who;
-use super::{Api, not_found};
+use super::{Api, HoldsSecret, not_found};
 use crate::authorise::{Action, authorise};
 use crate::clock;
 use crate::fleet::classify::Right;
@@ -36,7 +38,7 @@ pub(super) async fn token(
     State(api): State<Api>,
     Who(who): Who,
     Json(body): Json<JoinTokenRequest>,
-) -> Result<(StatusCode, Shown<JoinToken>), ApiError> {
+) -> Result<(StatusCode, Extension<HoldsSecret>, Shown<JoinToken>), ApiError> {
     let ttl = match body.ttl.unwrap_or(DEFAULT_TTL) {
         ttl @ 60..=604_800 => ttl,
         _ => return Err(ApiError::invalid("ttl", "use 60 to 604800 seconds")),
@@ -67,7 +69,7 @@ pub(super) async fn token(
     .to_string();
     api.change(&who, Request::AddJoinToken(row)).await?;
     let command = format!("picket-agent join {token}");
-    Ok((StatusCode::CREATED, Shown(JoinToken { agent, token, command, expires_at })))
+    Ok((StatusCode::CREATED, Extension(HoldsSecret), Shown(JoinToken { agent, token, command, expires_at })))
 }
 
 fn random_hex<const N: usize>() -> Result<String, ApiError> {
@@ -82,7 +84,11 @@ fn broken(what: &'static str, error: &dyn std::error::Error) -> ApiError {
     ApiError::Internal
 }
 
-pub(super) async fn join(State(api): State<Api>, Json(body): Json<JoinRequest>) -> Result<Shown<JoinResponse>, ApiError> {
+pub(super) async fn join(
+    State(api): State<Api>,
+    Extension(trail): Extension<Trail>,
+    Json(body): Json<JoinRequest>,
+) -> Result<Shown<JoinResponse>, ApiError> {
     let now = clock::now();
     let row = api.context.view.load().join_tokens.get(body.token_id.as_str()).cloned().ok_or(ApiError::JoinRefused)?;
     let secret = Secret::new(row.secret.clone());
@@ -92,14 +98,15 @@ pub(super) async fn join(State(api): State<Api>, Json(body): Json<JoinRequest>) 
         return Err(ApiError::JoinRefused);
     }
     // Only now: else anybody could use up what those with a token need. Refusing costs no more than a hash.
-    if !api.limits.joins.take(now.boottime) {
+    if !api.limits.joins.lock().unwrap_or_else(PoisonError::into_inner).take(now.boottime) {
         return Err(ApiError::TooMany(1));
     }
-    let (agent, certificate) = joined(&api, &row, &body, now).await?;
+    trail.by_join(&row.id);
+    let (agent, certificate) = joined(&api, &trail, &row, &body, now).await?;
     answer(&api, &secret, &ca_hash, &body.token_id, agent, certificate).map(Shown)
 }
 
-async fn joined(api: &Api, row: &JoinTokenRow, body: &JoinRequest, now: Now) -> Result<(AgentId, String), ApiError> {
+async fn joined(api: &Api, trail: &Trail, row: &JoinTokenRow, body: &JoinRequest, now: Now) -> Result<(AgentId, String), ApiError> {
     let mut key = [0; 32];
     hex::decode_to_slice(&body.sealing_key, &mut key).map_err(|_| ApiError::invalid("sealing_key", "not 64 hex digits"))?;
     let signed = api.authority.sign_agent(&body.csr, &row.agent, now, MAX_AGENT_DAYS);
@@ -115,8 +122,13 @@ async fn joined(api: &Api, row: &JoinTokenRow, body: &JoinRequest, now: Now) -> 
         sealing_key: SealingKey(key),
     };
     // Proven by the token, not by a principal: this does not pass through `authorise`.
-    match api.context.asker.ask(&format!("join:{}", row.id), request, Terms::default()).await? {
-        Answer::Joined { agent, certificate } => Ok((agent, certificate)),
+    let (audit, _) = trail.asks(&request);
+    let terms = Terms { audit: Some(audit), ..Terms::default() };
+    match api.context.asker.ask(&format!("join:{}", row.id), request, terms).await? {
+        Answer::Joined { agent, certificate } => {
+            trail.recorded();
+            Ok((agent, certificate))
+        }
         other => {
             tracing::error!(answer = ?other, "join answered with something else");
             Err(ApiError::Internal)
@@ -145,12 +157,13 @@ pub(super) async fn consumer(
     State(api): State<Api>,
     Who(who): Who,
     Json(body): Json<ConsumerRequest>,
-) -> Result<(StatusCode, Shown<ConsumerCertificate>), ApiError> {
+) -> Result<(StatusCode, Extension<HoldsSecret>, Shown<ConsumerCertificate>), ApiError> {
     authorise(&api.context.view.load(), &who.principal, Action::Site(Right::Enrol))?;
     let days = match body.days.map_or(Ok(DEFAULT_CONSUMER_DAYS), u16::try_from) {
         Ok(days @ 1..=MAX_CONSUMER_DAYS) => days,
         _ => return Err(ApiError::invalid("days", format!("use 1 to {MAX_CONSUMER_DAYS}"))),
     };
+    who.trail.about(format_args!("consumer/{}", body.name), format_args!("days={days}"));
     let now = clock::now();
     let issued = api.authority.issue_consumer(&body.name, now, days);
     let (certificate, private_key) = issued.map_err(|error| broken("certificate not issued", &error))?;
@@ -159,6 +172,7 @@ pub(super) async fn consumer(
     let whole_second = Timestamp::from_second(expires_at.as_second()).unwrap_or(expires_at);
     Ok((
         StatusCode::CREATED,
+        Extension(HoldsSecret),
         Shown(ConsumerCertificate {
             name: body.name,
             certificate,
@@ -176,43 +190,7 @@ const BURST: u32 = 64;
 /// Time after which one more is let through: each signs a certificate and is written down.
 const REFILL: Duration = Duration::from_millis(100);
 
-/// A token bucket for joins with a good proof.
-#[derive(Debug, Default)]
-pub(super) struct Bucket(Mutex<Level>);
-
-#[derive(Debug, Default)]
-struct Level {
-    used: u32,
-    since: Duration,
-}
-
-impl Bucket {
-    /// Whether one more may pass at `boottime`.
-    fn take(&self, boottime: Duration) -> bool {
-        let mut level = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let back = boottime.saturating_sub(level.since).as_millis() / REFILL.as_millis();
-        let back = u32::try_from(back).unwrap_or(u32::MAX);
-        if back > 0 {
-            level.used = level.used.saturating_sub(back);
-            level.since = boottime;
-        }
-        let free = level.used < BURST;
-        level.used += u32::from(free);
-        free
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_bucket_fills_and_drains() {
-        let bucket = Bucket::default();
-        let at = Duration::from_secs(1000);
-        assert!((0..BURST).all(|_| bucket.take(at)));
-        assert!(!bucket.take(at) && !bucket.take(at + REFILL / 2));
-        assert!(bucket.take(at + REFILL) && !bucket.take(at + REFILL));
-        assert!((0..BURST).all(|_| bucket.take(at + REFILL * 1000)));
-    }
+/// What lets joins with a good proof through.
+pub(super) const fn bucket() -> Bucket {
+    Bucket::new(BURST, REFILL)
 }

@@ -6,9 +6,12 @@
 //!             └────────── ApiError ◀──┴─────────── Rejection ┘   ─▶ problem+json
 //! ```
 
+mod audit;
+mod bucket;
 mod etag;
 mod events;
 mod extract;
+mod idempotency;
 mod import;
 mod inventory;
 mod join;
@@ -22,14 +25,14 @@ mod site;
 mod tokens;
 mod who;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use axum::Json as Shown;
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
-use axum::middleware::{Next, from_fn};
-use axum::response::Response;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use picket_common::seal::SealingKey;
 use tracing::Instrument;
@@ -39,6 +42,8 @@ use crate::clock;
 use crate::context::Context;
 use crate::fleet::{Answer, Terms, View};
 use crate::pki::Authority;
+use audit::Trail;
+use bucket::Bucket;
 use who::Caller;
 
 pub use problem::ApiError;
@@ -54,9 +59,12 @@ struct Api {
 
 /// Bounds on what costs more than a moment.
 struct Limits {
-    joins: join::Bucket,
+    joins: Mutex<Bucket>,
     subscribers: Arc<tokio::sync::Semaphore>,
     uses: tokens::Uses,
+    throttle: audit::Throttle,
+    verifying: tokio::sync::Mutex<()>,
+    under_way: idempotency::UnderWay,
 }
 
 /// Most SSE subscribers at a time: each holds a connection and a place in the events.
@@ -70,6 +78,12 @@ impl Api {
         if is_everywhere(scope) { whole } else { Arc::new(visible(&whole, scope)) }
     }
 
+    /// Whether `caller` may ask for a request whose outcome it only wants to know.
+    fn rehearse(&self, caller: &Caller, request: &crate::fleet::Request) -> Result<(), ApiError> {
+        caller.trail.rehearses(request);
+        self.authorise(caller, request)
+    }
+
     /// Whether `caller` may ask for a request.
     fn authorise(&self, caller: &Caller, request: &crate::fleet::Request) -> Result<(), ApiError> {
         Ok(authorise(&self.context.view.load(), &caller.principal, Action::Change(request))?)
@@ -77,9 +91,12 @@ impl Api {
 
     /// Authorises and asks.
     async fn change(&self, caller: &Caller, request: crate::fleet::Request) -> Result<Answer, ApiError> {
+        let (audit, once) = caller.trail.asks(&request);
         self.authorise(caller, &request)?;
-        let terms = Terms { precondition: caller.precondition.clone() };
-        Ok(self.context.asker.ask(&caller.principal.name, request, terms).await?)
+        let terms = Terms { precondition: caller.precondition.clone(), audit: Some(audit), once };
+        let answer = self.context.asker.ask(&caller.principal.name, request, terms).await?;
+        caller.trail.recorded();
+        Ok(answer)
     }
 }
 
@@ -87,7 +104,14 @@ impl Api {
 pub fn router(context: Context, authority: Arc<Authority>) -> Router {
     let recovery = authority.recovery_key();
     let subscribers = Arc::new(tokio::sync::Semaphore::new(MAX_SUBSCRIBERS));
-    let limits = Arc::new(Limits { joins: join::Bucket::default(), subscribers, uses: tokens::Uses::default() });
+    let limits = Arc::new(Limits {
+        joins: Mutex::new(join::bucket()),
+        subscribers,
+        uses: tokens::Uses::default(),
+        throttle: audit::Throttle::default(),
+        verifying: tokio::sync::Mutex::default(),
+        under_way: idempotency::UnderWay::default(),
+    });
     let api = Api { context, authority, recovery, limits };
     Router::new()
         .merge(inventory_routes())
@@ -102,6 +126,8 @@ pub fn router(context: Context, authority: Arc<Authority>) -> Router {
         .route("/v1/summary", get(observe::summary))
         .route("/v1/drivers", get(site::drivers))
         .route("/v1/settings", get(site::settings).patch(site::patch_settings))
+        .route("/v1/audit", get(audit::log))
+        .route("/v1/audit/verify", get(audit::verify))
         .route("/v1/tokens", get(tokens::list).post(tokens::make))
         .route("/v1/tokens/{token}", get(tokens::one).delete(tokens::revoke))
         .route("/v1/events", get(events::events))
@@ -109,7 +135,8 @@ pub fn router(context: Context, authority: Arc<Authority>) -> Router {
         .route("/readyz", get(observe::readyz))
         .route("/v1/import/hosts", post(import::hosts))
         .fallback(no_route)
-        .layer(from_fn(frame))
+        .layer(from_fn_with_state(api.clone(), idempotency::once))
+        .layer(from_fn_with_state(api.clone(), frame))
         .with_state(api)
 }
 
@@ -155,14 +182,27 @@ async fn no_route(request: Request) -> ApiError {
 #[derive(Clone)]
 struct AsItIs;
 
+/// Says that an answer holds a secret: it is given once, and kept nowhere.
+#[derive(Clone)]
+struct HoldsSecret;
+
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Around every answer: its id, the security headers, and errors as problems.
-async fn frame(request: Request, next: Next) -> Response {
+/// Around every answer: its id, its line in the audit log, the security headers, and errors as problems.
+async fn frame(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     let id = uuid_now().to_string();
+    let trail = Trail::new(&request, &id);
+    request.extensions_mut().insert(trail.clone());
     let span = tracing::info_span!("request", request_id = %id, method = %request.method(), path = %request.uri().path());
-    let response = next.run(request).instrument(span.clone()).await;
-    let mut response = span.in_scope(|| finished(response, &id));
+    let answered = async {
+        let response = next.run(request).await;
+        let error = error_of(&response);
+        match audit::conclude(&api, &trail, response.status(), error.as_ref()).await {
+            Ok(()) => finished(response, error, &id),
+            Err(error) => finished(error.clone().into_response(), Some(error), &id),
+        }
+    };
+    let mut response = answered.instrument(span).await;
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&id) {
         headers.insert(REQUEST_ID, value);
@@ -176,17 +216,19 @@ async fn frame(request: Request, next: Next) -> Response {
     response
 }
 
-fn finished(mut response: Response, id: &str) -> Response {
+/// The error behind an answer, if it is one: ours, or a status that the HTTP library answered by itself.
+fn error_of(response: &Response) -> Option<ApiError> {
     let status = response.status();
-    let error = response.extensions_mut().remove::<ApiError>();
     let is_error = status.is_client_error() || status.is_server_error();
-    let error = match error {
-        Some(error) => error,
-        None if is_error && response.extensions().get::<AsItIs>().is_none() => ApiError::Status(status),
-        None => {
-            tracing::debug!(status = status.as_u16(), "answered");
-            return response;
-        }
+    let ours = response.extensions().get::<ApiError>().cloned();
+    ours.or_else(|| (is_error && response.extensions().get::<AsItIs>().is_none()).then_some(ApiError::Status(status)))
+}
+
+fn finished(mut response: Response, error: Option<ApiError>, id: &str) -> Response {
+    let status = response.status();
+    let Some(error) = error else {
+        tracing::debug!(status = status.as_u16(), "answered");
+        return response;
     };
     if status.is_server_error() {
         tracing::error!(status = status.as_u16(), error = %error, "request failed");

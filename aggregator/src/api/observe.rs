@@ -58,7 +58,7 @@ pub(super) async fn history(
         return Err(not_found("host", &host));
     }
     // One more than asked for tells whether there is a next page.
-    let read = api.context.history.read(&host, page.after, page.limit + 1).await;
+    let read = api.context.archive.history(&host, page.after, page.limit + 1).await;
     let mut items = read.map_err(|error| Rejection::Store(error.0))?;
     let more = items.len() > page.limit;
     items.truncate(page.limit);

@@ -18,7 +18,7 @@ use super::extract::{Id, Params, body, page_token, parse};
 use super::power::{identify_seconds, preferred_wait};
 use super::problem::ApiError;
 use super::who::{Caller, Who};
-use super::{Api, not_found, select, uuid_now};
+use super::{Api, HoldsSecret, not_found, select, uuid_now};
 use crate::fleet::json::{Parts, operation_json, warnings};
 use crate::fleet::request::Bulk;
 use crate::fleet::view::HostRow;
@@ -67,7 +67,7 @@ pub(super) async fn operate(
     let id = bulk.id;
     let request = Request::Operate(bulk);
     if dry_run {
-        api.authorise(&who, &request)?;
+        api.rehearse(&who, &request)?;
         return rehearse(&view, &request).map(IntoResponse::into_response);
     }
     api.change(&who, request).await?;
@@ -197,12 +197,16 @@ pub(super) async fn accepted(api: &Api, who: &Caller, accepted: Accepted<'_>) ->
     let Accepted { id, headers, generated } = accepted;
     let wait = preferred_wait(headers);
     let mut operation = followed(api, who, id, wait.unwrap_or_default()).await;
+    let holds_secret = generated.is_some().then_some(HoldsSecret);
     if let (Some(operation), Some(generated)) = (&mut operation, generated) {
         operation.generated_password = Some(generated.expose().clone());
     }
     let done = wait.is_some() && operation.as_ref().is_some_and(|operation| operation.done);
     let status = if done { StatusCode::OK } else { StatusCode::ACCEPTED };
     let mut response = (status, Shown(operation)).into_response();
+    if let Some(holds_secret) = holds_secret {
+        response.extensions_mut().insert(holds_secret);
+    }
     let headers = response.headers_mut();
     if let Ok(location) = HeaderValue::from_str(&format!("/v1/operations/{id}")) {
         headers.insert(header::LOCATION, location);

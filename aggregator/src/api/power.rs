@@ -107,7 +107,7 @@ pub(super) async fn power(
         return order(&api, &who, &headers, asked).await;
     }
     let (_, request) = asked.request()?;
-    api.authorise(&who, &request)?;
+    api.rehearse(&who, &request)?;
     let view = api.view(&who);
     let row = view.hosts.get(&host).ok_or_else(|| not_found("host", &host))?;
     Ok(Shown(would(&view, row, operation.into(), on_if_off)).into_response())

@@ -52,6 +52,17 @@ pub enum ApiError {
     /// The fleet said no.
     #[error("{0}")]
     Rejected(#[from] Rejection),
+    /// A request with this idempotency key is being answered.
+    #[error("a request with this idempotency key is being answered just now")]
+    KeyUnderWay,
+    /// The idempotency key was used for another body.
+    #[error("this idempotency key was used for another body")]
+    KeyUsed,
+    /// The request was carried out, and what it was answered is not known any more.
+    #[error(
+        "a request with this idempotency key was carried out, and its answer is not kept: it held a secret, or the aggregator ended before it was made"
+    )]
+    AnswerLost,
     /// Something broke here; the cause is in the log under the request's id.
     #[error("the aggregator could not do this; its log has the cause under this request's id")]
     Internal,
@@ -59,6 +70,9 @@ pub enum ApiError {
     #[error("{0}")]
     Status(StatusCode),
 }
+
+/// The content type of problems (RFC 9457 §3).
+pub const PROBLEM: &str = "application/problem+json";
 
 /// The parts of a problem that its kind decides.
 struct Kind {
@@ -98,6 +112,18 @@ impl ApiError {
             Self::TooSlow(_) => retryable(kind(StatusCode::REQUEST_TIMEOUT, "body-too-slow", "Body too slow", None)),
             Self::TooMany(_) => retryable(kind(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "Too many requests", None)),
             Self::NoRoute(_) => kind(StatusCode::NOT_FOUND, "no-such-route", "No such route", Some("all resources lie under /v1")),
+            Self::KeyUnderWay => {
+                retryable(kind(StatusCode::CONFLICT, "idempotency-key-under-way", "Under way", Some("send it again in a moment")))
+            }
+            Self::KeyUsed => {
+                kind(StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-used", "Key used", Some("use a new key for a new request"))
+            }
+            Self::AnswerLost => kind(
+                StatusCode::CONFLICT,
+                "idempotency-answer-lost",
+                "Answer not kept",
+                Some("look at what there is now; to do it once more, use a new key"),
+            ),
             Self::JoinRefused => {
                 kind(StatusCode::FORBIDDEN, "join-refused", "Join refused", Some("make a new token: `picketctl agents token`"))
             }
@@ -105,6 +131,18 @@ impl ApiError {
             Self::Internal => retryable(kind(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error", None)),
             Self::Status(status) => status_kind(*status),
         }
+    }
+
+    /// Its stable code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        self.kind().code
+    }
+
+    /// Whether nothing was asked of anything there is.
+    #[must_use]
+    pub fn asks_for_nothing(&self) -> bool {
+        matches!(self, Self::NoRoute(_) | Self::Status(StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED))
     }
 
     /// As the JSON that goes out.
@@ -128,7 +166,7 @@ impl ApiError {
     pub fn answer(&self, request_id: &str) -> Response {
         let problem = self.problem(request_id);
         let body = serde_json::to_vec(&problem).unwrap_or_default();
-        let content_type = HeaderValue::from_static("application/problem+json");
+        let content_type = HeaderValue::from_static(PROBLEM);
         let mut response = (self.kind().status, [(header::CONTENT_TYPE, content_type)], body).into_response();
         match self {
             Self::TokenMissing | Self::TokenRefused(_) => {

@@ -11,24 +11,34 @@ use picket_common::driver::{DRIVERS, Descriptor, OptionDescriptor, OptionKind};
 use picket_common::id::RackId;
 use picket_common::seal::{MAX_SEALED_LEN, Sealed, SealingKey};
 
+use super::etag::Tagged;
 use super::extract::{Id, Json, MAX_IMPORT, body, parse};
 use super::problem::ApiError;
 use super::who::Who;
 use super::{Api, not_found};
 use crate::authorise::{Action, authorise};
 use crate::fleet::classify::{Right, Target};
+use crate::fleet::etag::ETag;
 use crate::fleet::request::Reseal;
-use crate::fleet::{Answer, Rejection, Request, json, secrets};
+use crate::fleet::{Answer, Rejection, Request, View, json, secrets};
 
 type Answered<T> = Result<Shown<T>, ApiError>;
 
-pub(super) async fn settings(State(api): State<Api>, Who(who): Who) -> Shown<Settings> {
-    Shown(json::settings_json(&api.view(&who)))
+fn settings_of(view: &View) -> Tagged<Settings> {
+    Tagged { tag: ETag::settings(&view.settings), shown: json::settings_json(view) }
 }
 
-pub(super) async fn patch_settings(State(api): State<Api>, Who(who): Who, Json(patch): Json<SettingsPatch>) -> Answered<Settings> {
+pub(super) async fn settings(State(api): State<Api>, Who(who): Who) -> Tagged<Settings> {
+    settings_of(&api.view(&who))
+}
+
+pub(super) async fn patch_settings(
+    State(api): State<Api>,
+    Who(who): Who,
+    Json(patch): Json<SettingsPatch>,
+) -> Result<Tagged<Settings>, ApiError> {
     api.change(&who, Request::PatchSettings(patch)).await?;
-    Ok(Shown(json::settings_json(&api.view(&who))))
+    Ok(settings_of(&api.view(&who)))
 }
 
 pub(super) async fn drivers(_: Who) -> Shown<Page<DriverInfo>> {

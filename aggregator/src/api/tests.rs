@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::StreamExt;
-use picket_common::api::{CloudEvent, EventData, EventWhat, Field, HistoryEntry, Problem, Role, Scope};
+use picket_common::api::{CloudEvent, EventData, EventWhat, Field, Problem, Role, Scope};
 use picket_common::command::Action;
 use picket_common::command::{OperationState, Outcome, Refusal};
-use picket_common::id::HostId;
 use picket_common::seal::{Belongs, key_pair, open};
 use picket_common::secret::Secret;
 use picket_common::wire::Generation;
@@ -19,15 +18,18 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
+mod audit;
+mod once;
 mod roles;
 
 use super::*;
-use crate::context::{Asker, EventBus, Health, History, HistoryError, HistorySource, Published};
+use crate::context::{Archive, Asker, EventBus, Health, Published};
 use crate::fleet::view::{
     AgentRow, ApiTokenRow, BmcRow, ClusterRow, DefaultsRow, HostRow, Operation, OperationRow, PartRow, RackRow, SealedPassword,
     ZoneRow,
 };
-use crate::fleet::{Event, Rejection, Request as Asked};
+use crate::fleet::{Event, Record, Rejection, Request as Asked};
+use crate::store::Store;
 
 const TOKEN: &str = "pkt_admin";
 const CANARY: &str = "hunter2-canary";
@@ -44,19 +46,16 @@ struct Rig {
     answers: Answers,
     asked: Arc<Mutex<Vec<(String, Asked)>>>,
     terms: Arc<Mutex<Terms>>,
-    _dir: tempfile::TempDir,
+    /// Held: the core takes in what is asked and does not answer.
+    gate: Arc<tokio::sync::Mutex<()>>,
+    dir: tempfile::TempDir,
 }
 
-struct NoHistory;
-impl HistorySource for NoHistory {
-    fn history(&self, _: &HostId, before: Option<u64>, limit: usize) -> Result<Vec<HistoryEntry>, HistoryError> {
-        let line = |sequence| {
-            json!({"sequence": sequence, "at": "2026-01-01T00:00:00Z", "recorded_at": "2026-01-01T00:00:00Z",
-                   "kind": "gap", "first": 1, "last": 2})
-        };
-        let newest = before.unwrap_or(6);
-        Ok((1..newest).rev().take(limit).map(|sequence| serde_json::from_value(line(sequence)).unwrap()).collect())
-    }
+/// A line of a host's history.
+fn line(sequence: u64) -> Record {
+    let line = json!({"sequence": sequence, "at": "2026-01-01T00:00:00Z", "recorded_at": "2026-01-01T00:00:00Z",
+                      "kind": "gap", "first": 1, "last": 2});
+    Record::History("h1".parse().unwrap(), Box::new(serde_json::from_value(line).unwrap()))
 }
 
 fn token(text: &str, role: Role, expires_at: Option<jiff::Timestamp>) -> ApiTokenRow {
@@ -143,34 +142,62 @@ impl Rig {
         let authority = Arc::new(authority);
         let (agent, agent_key) = key_pair(&Secret::new([7; 32]));
         let (events, mut core) = mpsc::channel(64);
+        let store = Store::open(dir.path()).unwrap();
+        store.commit(&(1..=5).map(line).collect::<Vec<_>>()).unwrap();
+        let archive = Archive::new(Arc::new(store.clone()));
         let context = Context {
             site,
             advertised_api: "aggr.example:8443".into(),
             advertised_mqtt: "aggr.example:8883".into(),
             asker: Asker::new(events),
             view: Arc::new(ArcSwap::from_pointee(small_view(agent_key))),
-            events: EventBus::default(),
-            history: History::new(Arc::new(NoHistory)),
+            events: EventBus::new(archive.clone(), 0),
+            archive,
             health: Arc::new(Health::default()),
         };
         let (answers, asked) = (Answers::default(), Arc::new(Mutex::new(Vec::new())));
         let terms = Arc::<Mutex<Terms>>::default();
         let last_terms = Arc::clone(&terms);
+        let gate = Arc::<tokio::sync::Mutex<()>>::default();
+        let core_gate = Arc::clone(&gate);
         let (asker, queue, log) = (context.asker.clone(), Arc::clone(&answers), Arc::clone(&asked));
         tokio::spawn(async move {
-            while let Some(Event::Asked { id, principal, request, terms }) = core.recv().await {
-                let answer = queue.lock().unwrap().pop_front().unwrap_or(Ok(Answer::Done { created: true }));
-                log.lock().unwrap().push((principal.to_string(), *request));
-                *last_terms.lock().unwrap() = *terms;
-                asker.answer(id, answer);
+            while let Some(event) = core.recv().await {
+                let asked = matches!(event, Event::Asked { .. });
+                let (id, answer, records) = match event {
+                    Event::Asked { id, principal, request, terms } => {
+                        let answer = queue.lock().unwrap().pop_front().unwrap_or(Ok(Answer::Done { created: true }));
+                        log.lock().unwrap().push((principal.to_string(), *request));
+                        *last_terms.lock().unwrap() = (*terms).clone();
+                        let records = answer.as_ref().map(|answer| terms.records(answer, clock::now()));
+                        (id, answer.clone(), records.unwrap_or_default())
+                    }
+                    Event::Noted { id, note } => (id, Ok(Answer::Done { created: true }), vec![note.record(clock::now())]),
+                    other => panic!("{other:?}"),
+                };
+                let (store, asker) = (store.clone(), asker.clone());
+                let finish = move || {
+                    store.commit(&records).unwrap();
+                    asker.answer(id, answer);
+                };
+                let gate = Arc::clone(&core_gate);
+                if asked && gate.try_lock().is_err() {
+                    tokio::spawn(async move {
+                        drop(gate.lock().await);
+                        finish();
+                    });
+                } else {
+                    finish();
+                }
             }
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let app = router(context.clone(), Arc::clone(&authority));
+        let app = app.into_make_service_with_connect_info::<std::net::SocketAddr>();
         tokio::spawn(async move { axum::serve(listener, app).await });
         let (recovery, client) = (recovery.key().clone(), reqwest::Client::new());
-        Self { url, client, context, authority, recovery, agent, answers, asked, terms, _dir: dir }
+        Self { url, client, context, authority, recovery, agent, answers, asked, terms, gate, dir }
     }
 
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
@@ -191,6 +218,10 @@ impl Rig {
 
     fn will_answer(&self, answer: Result<Answer, Rejection>) {
         self.answers.lock().unwrap().push_back(answer);
+    }
+
+    fn dir(&self) -> &std::path::Path {
+        self.dir.path()
     }
 
     fn last_asked(&self) -> (String, Asked) {
@@ -247,6 +278,9 @@ async fn bad_input_is_named_and_changes_nothing() {
         (&get, "/v1/hosts?page_token=!", "", 400, "invalid-value", "page_token:"),
         (&get, "/v1/alerts?state=on", "", 400, "invalid-value", "state:"),
         (&get, "/v1/events?host=H", "", 400, "invalid-value", "host:"),
+        (&get, "/v1/events?since=2026-01-01T25:00:00Z", "", 400, "invalid-value", "since:"),
+        (&get, "/v1/audit?order=up", "", 400, "invalid-value", "order:"),
+        (&get, "/v1/audit?since=yesterday", "", 400, "invalid-value", "since:"),
         (&put, "/v1/hosts/h1", "{", 400, "malformed-json", "line 1"),
         (&put, "/v1/hosts/h1", r#"{"cluster":"c1"}"#, 400, "invalid-value", "rack: is missing"),
         (&put, "/v1/hosts/h1", r#"{"cluster":"c1","rack":"r1","colour":1}"#, 400, "unknown-field", "`colour`"),
@@ -588,17 +622,17 @@ async fn a_consumer_gets_its_certificate_once() {
     assert_eq!(issued.mqtt, "aggr.example:8883");
 }
 
-fn event(id: &str, host: &str, kind: &str) -> Arc<Published> {
+fn event(sequence: u64, host: &str, kind: &str) -> Arc<Published> {
     let data = EventData {
         host: Some(host.parse().unwrap()),
-        zone: None,
-        cluster: None,
+        zone: Some("z1".parse().unwrap()),
+        cluster: Some(if host == "h3" { "c2" } else { "c1" }.parse().unwrap()),
         agent: None,
         what: EventWhat::Presence { connected: true },
     };
     let event = CloudEvent {
         specversion: "1.0".into(),
-        id: id.into(),
+        id: format!("e{sequence}"),
         source: "/x".into(),
         kind: format!("io.picket.{kind}.v1"),
         subject: host.into(),
@@ -606,7 +640,7 @@ fn event(id: &str, host: &str, kind: &str) -> Arc<Published> {
         datacontenttype: "application/json".into(),
         data,
     };
-    Arc::new(Published { json: serde_json::to_vec(&event).unwrap().into(), event })
+    Arc::new(Published::new(sequence, clock::now().wall, event))
 }
 
 async fn told(response: reqwest::Response, wanted: usize) -> String {
@@ -624,18 +658,33 @@ async fn events_are_streamed_filtered_and_resumed() {
     let rig = Rig::new().await;
     let all = rig.send(Method::GET, "/v1/events", "").await;
     assert_eq!(all.headers()["content-type"], "text/event-stream");
-    let some = rig.send(Method::GET, "/v1/events?host=h1&kind=power.changed", "").await;
-    for (id, host, kind) in [("1", "h1", "bmc.lost"), ("2", "h2", "power.changed"), ("3", "h1", "power.changed")] {
-        rig.context.events.publish(event(id, host, kind));
+    let some = async |query: &str| rig.send(Method::GET, &format!("/v1/events?{query}"), "").await;
+    let narrow = [
+        (some("host=h1&kind=power.changed").await, 3),
+        (some("kind=alert.firing,power.changed").await, 2),
+        (some("cluster=c2").await, 4),
+        (some("zone=z1&host=h2").await, 2),
+        (some("kind=io.picket.power.changed.v1&zone=z1").await, 2),
+    ];
+    let events =
+        [event(1, "h1", "bmc.lost"), event(2, "h2", "power.changed"), event(3, "h1", "power.changed"), event(4, "h3", "x")];
+    for event in &events {
+        rig.context.events.publish(Arc::clone(event));
     }
     let text = told(all, 3).await;
-    assert!(text.starts_with("id: 1\nevent: io.picket.bmc.lost.v1\ndata: {\"specversion\""), "{text}");
-    let text = told(some, 1).await;
-    assert!(text.starts_with("id: 3\n"), "{text}");
-    let resumed = rig.request(Method::GET, "/v1/events").header("last-event-id", "2").send().await.unwrap();
-    assert!(told(resumed, 1).await.starts_with("id: 3\n"));
-    let lost = rig.request(Method::GET, "/v1/events").header("last-event-id", "gone").send().await.unwrap();
-    assert!(told(lost, 1).await.starts_with("event: resync\n"));
+    let cursor = events[0].cursor();
+    assert!(text.starts_with(&format!("id: {cursor}\nevent: io.picket.bmc.lost.v1\ndata: {{\"specversion\"")), "{text}");
+    for (stream, first) in narrow {
+        let text = told(stream, 1).await;
+        assert!(text.starts_with(&format!("id: {first}-")), "{first}: {text}");
+    }
+    let resumed = rig.request(Method::GET, "/v1/events").header("last-event-id", events[1].cursor()).send().await.unwrap();
+    assert!(told(resumed, 1).await.starts_with("id: 3-"));
+    assert!(told(some(&format!("since={}", events[2].cursor())).await, 1).await.starts_with("id: 4-"));
+    for unknown in ["gone", "3-00000000", "99-01234567"] {
+        let lost = rig.request(Method::GET, "/v1/events").header("last-event-id", unknown).send().await.unwrap();
+        assert!(told(lost, 1).await.starts_with("event: resync\n"), "{unknown}");
+    }
 }
 
 #[tokio::test]

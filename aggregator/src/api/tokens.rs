@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -19,7 +20,7 @@ use super::extract::{Id, Json, Params};
 use super::inventory::paged;
 use super::problem::ApiError;
 use super::who::{Caller, Who};
-use super::{Api, Shown, not_found};
+use super::{Api, HoldsSecret, Shown, not_found};
 use crate::authorise::{Action, authorise, sees_token};
 use crate::clock;
 use crate::fleet::Request;
@@ -102,7 +103,7 @@ pub(super) async fn make(State(api): State<Api>, Who(who): Who, Json(body): Json
     let (token, tag) = (shown(&api, &row), ETag::token(&row));
     api.change(&who, Request::AddApiToken(row)).await?;
     let shown = NewToken { token, secret: secret.to_string() };
-    Ok((StatusCode::CREATED, Tagged { tag, shown }).into_response())
+    Ok((StatusCode::CREATED, Extension(HoldsSecret), Tagged { tag, shown }).into_response())
 }
 
 pub(super) async fn revoke(State(api): State<Api>, Who(who): Who, Id(id): Id<String>) -> Result<StatusCode, ApiError> {

@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, HeaderName, header};
 use sha2::{Digest, Sha256};
 
 use super::Api;
+use super::audit::Trail;
 use super::problem::ApiError;
 use crate::authorise::{Principal, principal};
 use crate::clock;
@@ -20,6 +21,8 @@ pub struct Caller {
     pub token_sha256: String,
     /// What it demands of what it changes.
     pub precondition: Precondition,
+    /// What is written down of its request.
+    pub trail: Trail,
 }
 
 /// A known caller: every role reads. Every route but health and join takes it.
@@ -33,18 +36,22 @@ where
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let api = Api::from_ref(state);
-        let token = bearer(&parts.headers).ok_or(ApiError::TokenMissing)?;
-        let token_sha256 = hex::encode(Sha256::digest(token.as_bytes()));
-        let wall = clock::now().wall;
-        let principal = principal(&api.context.view.load(), &token_sha256, wall).map_err(ApiError::TokenRefused)?;
-        api.limits.uses.note(&principal.token, wall);
-        let precondition = Precondition::Headers {
-            matches: tags(&parts.headers, &header::IF_MATCH)?,
-            none_matches: tags(&parts.headers, &header::IF_NONE_MATCH)?,
-        };
-        Ok(Self(Caller { principal, token_sha256, precondition }))
+        caller(&Api::from_ref(state), &parts.headers, parts.extensions.get()).map(Self)
     }
+}
+
+/// Who asks, by the headers; `trail` is laid by the frame around every request.
+pub fn caller(api: &Api, headers: &HeaderMap, trail: Option<&Trail>) -> Result<Caller, ApiError> {
+    let trail = trail.ok_or(ApiError::Internal)?;
+    let token = bearer(headers).ok_or(ApiError::TokenMissing)?;
+    let token_sha256 = hex::encode(Sha256::digest(token.as_bytes()));
+    let wall = clock::now().wall;
+    let principal = principal(&api.context.view.load(), &token_sha256, wall).map_err(ApiError::TokenRefused)?;
+    api.limits.uses.note(&principal.token, wall);
+    trail.by(&principal);
+    let (matches, none_matches) = (tags(headers, &header::IF_MATCH)?, tags(headers, &header::IF_NONE_MATCH)?);
+    let precondition = Precondition::Headers { matches, none_matches };
+    Ok(Caller { principal, token_sha256, precondition, trail: trail.clone() })
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

@@ -188,7 +188,7 @@ impl Reach<'_> {
         }
         let hidden = |kind, id: &dyn std::fmt::Display| Err(Denied::Hidden { kind, id: id.to_string() });
         match target {
-            Target::Site => Err(Denied::Scope("the whole site".into())),
+            Target::Site | Target::Settings => Err(Denied::Scope("the whole site".into())),
             Target::Zone(id) => self.within(self.zone(id), target),
             Target::Cluster(id, to) => {
                 let is = self.view.clusters.get(*id).is_none_or(|row| self.cluster(id, &row.zone));

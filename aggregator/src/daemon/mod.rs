@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 
 use crate::broker::{Broker, BrokerError, Inbound};
 use crate::config::{Config, LoadError, host_port};
-use crate::context::{Asker, Context, EventBus, Health, History};
+use crate::context::{Archive, Asker, Context, EventBus, Health};
 use crate::fleet::{Event, View};
 use crate::gate::{self, AgentKeys, Gate, GateConfig, GateError, Limits};
 use crate::pki::{Authority, GateTls, PkiError};
@@ -140,7 +140,8 @@ async fn start(config: &Config, state_dir: &Path, authority: Authority, store: S
     let api_address = api_listener.local_addr().map_err(DaemonError::setup("reading the API's address"))?;
     let view = Arc::new(ArcSwap::from_pointee(View::default()));
     let health = Arc::new(Health::default());
-    let bus = EventBus::default();
+    let archive = Archive::new(Arc::new(store.clone()));
+    let bus = EventBus::new(archive.clone(), store.last_event()?);
     let (events, queue) = mpsc::channel(EVENTS);
     let (inbound, heard) = mpsc::channel(EVENTS);
     let (stop, stopping) = watch::channel(false);
@@ -172,7 +173,7 @@ async fn start(config: &Config, state_dir: &Path, authority: Authority, store: S
         asker,
         view,
         events: bus,
-        history: History::new(Arc::new(store)),
+        archive,
         health: Arc::clone(&health),
     };
     let tls = RustlsConfig::from_config(Arc::new(authority.server_tls_for_api()?));
@@ -184,7 +185,7 @@ async fn start(config: &Config, state_dir: &Path, authority: Authority, store: S
     let mut told = stop.subscribe();
     tasks.spawn(named(GATE, gate.run(async move { drop(told.wait_for(|stop| *stop).await) })));
     tasks.spawn(named("the API", async move {
-        if let Err(error) = server.serve(router.into_make_service()).await {
+        if let Err(error) = server.serve(router.into_make_service_with_connect_info::<std::net::SocketAddr>()).await {
             tracing::error!(%error, "API failed");
         }
     }));

@@ -37,6 +37,8 @@ impl Right {
 pub enum Target<'a> {
     /// All of it: no scope but everywhere reaches it.
     Site,
+    /// Its settings.
+    Settings,
     /// A zone.
     Zone(&'a ZoneId),
     /// A cluster, and the zone it is put into.
@@ -57,6 +59,7 @@ impl fmt::Display for Target<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Site => f.write_str("site"),
+            Self::Settings => f.write_str("settings"),
             Self::Zone(id) => write!(f, "zone/{id}"),
             Self::Cluster(id, _) => write!(f, "cluster/{id}"),
             Self::Rack(id, _) => write!(f, "rack/{id}"),
@@ -115,7 +118,7 @@ pub fn classify(request: &Request) -> Class<'_> {
         Request::ChangePassword { host, .. } => row(Right::Configure, Target::Host(host, None, None), Deed::ActOnce),
         Request::ResolvePassword { host, .. } => row(Right::Configure, Target::Host(host, None, None), Deed::Act),
         Request::Reseal(rack, ..) => row(Right::Configure, Target::Rack(rack, None), Deed::Act),
-        Request::PatchSettings(_) => row(Right::Configure, Target::Site, Deed::Act),
+        Request::PatchSettings(_) => row(Right::Configure, Target::Settings, Deed::Change),
         Request::CancelOperation(id) => row(Right::Operate, Target::Operation(id), Deed::Act),
         Request::AddJoinToken(_) => row(Right::Enrol, Target::Site, Deed::ActOnce),
         Request::Join { .. } => row(Right::Join, Target::Site, Deed::Act),

@@ -337,6 +337,7 @@ impl Fleet {
         // An agent whose clock is far behind must not make it so old that it goes at once.
         let accepted_at = self.view.operations.get(&id).map_or(now.wall, |operation| operation.row.accepted_at);
         let done_at = at.max(accepted_at).min(now.wall);
+        self.audit_end(id, host, &outcome, now);
         self.password_operation_ended(id, host, &outcome);
         let before = self.view.operations.get(&id).and_then(|operation| operation.ended_at());
         self.edit_part(id, host, |part| {

@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::classify::{Class, Deed, Target, classify};
 use super::request::{Rejection, Request};
-use super::view::{ApiTokenRow, ClusterRow, HostRow, RackRow, View, ZoneRow};
+use super::view::{ApiTokenRow, ClusterRow, HostRow, RackRow, SiteSettings, View, ZoneRow};
 
 /// A strong entity tag, quotes included.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +53,13 @@ impl ETag {
         Self::of(&(id, zone, cluster, rack, oobm, bmc, maintenance, poll_interval, action_timeout, labels))
     }
 
+    /// Of the settings that the API sets; those of the file are changed in the file.
+    #[must_use]
+    pub fn settings(settings: &SiteSettings) -> Self {
+        let SiteSettings { file: _, api } = settings;
+        Self::of(api)
+    }
+
     /// Of an API token.
     #[must_use]
     pub fn token(row: &ApiTokenRow) -> Self {
@@ -67,6 +74,7 @@ impl ETag {
             Target::Rack(id, _) => view.racks.get(*id).map(|row| Self::rack(row)),
             Target::Host(id, ..) => view.hosts.get(*id).map(|row| Self::host(row)),
             Target::Token(id) => view.api_token(id).map(|row| Self::token(row)),
+            Target::Settings => Some(Self::settings(&view.settings)),
             Target::Site | Target::Hosts(_) | Target::Operation(_) => None,
         }
     }

@@ -31,6 +31,7 @@ pub mod request;
 mod reseal;
 mod settings;
 pub mod site;
+pub mod summary;
 mod terms;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -57,7 +58,7 @@ pub use enablement::{gates, refusal, standing_refusal};
 pub use json::state_document;
 pub use request::{Answer, Rejection, Request, RequestId};
 pub use reseal::secrets;
-pub use terms::Terms;
+pub use terms::{AnswerKey, HttpAnswer, KeptAnswer, Note, Once, Terms};
 pub use view::View;
 
 /// What can happen to the fleet.
@@ -80,6 +81,13 @@ pub enum Event {
     },
     /// The aggregator's own file was read again.
     Configured(view::Settings),
+    /// Something is to be written down that changes nothing of the fleet.
+    Noted {
+        /// Joins the answer to the asker.
+        id: RequestId,
+        /// What.
+        note: Box<Note>,
+    },
     /// Time passed: deadlines and staleness are looked at.
     Tick,
 }
@@ -113,6 +121,10 @@ pub enum Record {
     Remove(view::RowKey),
     /// A line of a host's history.
     History(picket_common::id::HostId, Box<api::HistoryEntry>),
+    /// A line of the audit log; the store puts it into its chain.
+    Audit(Box<api::AuditEntry>),
+    /// An answer to be given again.
+    Answer(Box<KeptAnswer>),
 }
 
 /// What happens after the store's commit.
@@ -219,10 +231,14 @@ impl Fleet {
             Event::Heard(agent, heard) => self.heard(&agent, heard, now),
             Event::Disconnected(agent) => self.disconnected(&agent),
             Event::Asked { id, principal, request, terms } => {
-                let answer = self.asked_under(&principal, *request, &terms, now);
+                let answer = self.asked_under(&principal, *request, *terms, now);
                 self.draft.answer = Some(Effect::Answer(id, answer));
             }
             Event::Configured(settings) => self.configured(settings, now),
+            Event::Noted { id, note } => {
+                self.draft.records.push(note.record(now));
+                self.draft.answer = Some(Effect::Answer(id, Ok(Answer::Done { created: true })));
+            }
             Event::Tick => self.tick(now),
         }
         self.finish(now)

@@ -104,6 +104,36 @@ pub enum Request {
     RemoveApiToken(String),
 }
 
+impl Request {
+    /// Why, as the asker said in the request itself.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Power { reason, .. } | Self::ChangePassword { reason, .. } => reason.as_deref(),
+            Self::Operate(bulk) => bulk.reason.as_deref(),
+            Self::PutZone(..)
+            | Self::DeleteZone(_)
+            | Self::PutCluster(..)
+            | Self::PatchCluster(..)
+            | Self::DeleteCluster(_)
+            | Self::PutRack(..)
+            | Self::DeleteRack(_)
+            | Self::PutHost(..)
+            | Self::PatchHost(..)
+            | Self::DeleteHost(_)
+            | Self::SetOobm(..)
+            | Self::ResolvePassword { .. }
+            | Self::Reseal(..)
+            | Self::PatchSettings(_)
+            | Self::CancelOperation(_)
+            | Self::AddJoinToken(_)
+            | Self::Join { .. }
+            | Self::AddApiToken(_)
+            | Self::RemoveApiToken(_) => None,
+        }
+    }
+}
+
 /// A gate of enablement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Gate {

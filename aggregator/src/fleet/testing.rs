@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use picket_common::api::{CloudEvent, Field, HistoryEntry, HistoryWhat, RackBody, ZoneBody};
+use picket_common::api::{AuditEntry, CloudEvent, Field, HistoryEntry, HistoryWhat, RackBody, ZoneBody};
 use picket_common::clock::Now;
 use picket_common::command::Action;
 use picket_common::id::{AgentId, HostId, OperationId};
@@ -84,6 +84,8 @@ pub(crate) struct World {
     pub(crate) now: Now,
     pub(crate) rows: BTreeMap<RowKey, Row>,
     pub(crate) history: Vec<(HostId, HistoryEntry)>,
+    pub(crate) audit: Vec<AuditEntry>,
+    pub(crate) answers: Vec<KeptAnswer>,
     pub(crate) retained: BTreeMap<Public, Bytes>,
     pub(crate) events: Vec<CloudEvent>,
     /// Effects of the last event.
@@ -102,6 +104,8 @@ impl World {
             now: Now { boottime: Duration::from_secs(1_000), wall: Timestamp::from_second(1_800_000_000).unwrap() },
             rows: BTreeMap::new(),
             history: Vec::new(),
+            audit: Vec::new(),
+            answers: Vec::new(),
             retained: BTreeMap::new(),
             events: Vec::new(),
             effects: Vec::new(),
@@ -202,6 +206,8 @@ impl World {
                     }
                     self.history.push((host, *entry));
                 }
+                Record::Audit(entry) => self.audit.push(*entry),
+                Record::Answer(answer) => self.answers.push(*answer),
             }
         }
     }

@@ -57,7 +57,7 @@ pub(super) fn append(transaction: &WriteTransaction, records: &[Record]) -> Resu
                 forget(&mut history, host)?;
                 lines.remove(host.as_str()).map_err(StoreError::failed("writing"))?;
             }
-            Record::Put(_) | Record::Remove(_) => {}
+            Record::Put(_) | Record::Remove(_) | Record::Audit(_) | Record::Answer(_) => {}
         }
     }
     for (host, appended) in touched {

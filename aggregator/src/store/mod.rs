@@ -1,6 +1,9 @@
-//! The aggregator's durable state: rows by kind and id, histories by host, and who this store is. One transaction per commit,
+//! The aggregator's durable state: rows by kind and id, histories by host, the audit log, events, answers, and who this store is. One transaction per commit,
 //! durable when it returns. Decides nothing; nothing outside this folder knows what database it is.
 
+mod answers;
+mod audit;
+mod events;
 mod history;
 mod rows;
 #[cfg(test)]
@@ -13,15 +16,16 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use picket_common::api::HistoryEntry;
+use jiff::Timestamp;
+use picket_common::api::{AuditVerdict, HistoryEntry};
 use picket_common::id::HostId;
 use redb::backends::FileBackend;
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction};
+use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction};
 use uuid::Uuid;
 
-use crate::context::{HistoryError, HistorySource};
-use crate::fleet::Record;
+use crate::context::{ArchiveError, ArchiveSource, AuditPage, AuditQuery, KeptEvents, Published};
 use crate::fleet::view::Row;
+use crate::fleet::{AnswerKey, KeptAnswer, Record};
 
 /// Schema of this program. Older ones are migrated, and their file kept as it was; newer ones are refused.
 const SCHEMA: u64 = 2;
@@ -187,13 +191,20 @@ impl Store {
     /// # Errors
     /// [`StoreError::Damaged`], [`StoreError::Failed`], [`StoreError::Closed`].
     pub fn load(&self) -> Result<Loaded, StoreError> {
-        self.with(|database| {
-            let transaction = database.begin_read().map_err(StoreError::failed("reading"))?;
-            let rows = rows::load(&transaction)?;
+        self.read(|transaction| {
+            let rows = rows::load(transaction)?;
             let meta = transaction.open_table(META).map_err(StoreError::failed("reading"))?;
             let next = meta.get(NEXT_SEQUENCE_KEY).map_err(StoreError::failed("reading"))?;
             Ok(Loaded { rows, next_sequence: next.map_or(1, |value| value.value()) })
         })
+    }
+
+    /// Sequence of the last event; zero before the first.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`], [`StoreError::Closed`].
+    pub fn last_event(&self) -> Result<u64, StoreError> {
+        self.read(events::last)
     }
 
     /// Makes `records` durable, all or none, in their order.
@@ -201,27 +212,31 @@ impl Store {
     /// # Errors
     /// [`StoreError::Failed`], [`StoreError::Closed`]: nothing is promised of this store any more until [`Store::reopen`].
     pub fn commit(&self, records: &[Record]) -> Result<(), StoreError> {
-        if records.is_empty() {
+        self.commit_with(records, &[])
+    }
+
+    /// The same, with the events that tell of it.
+    ///
+    /// # Errors
+    /// See [`Store::commit`].
+    pub fn commit_with(&self, records: &[Record], told: &[Arc<Published>]) -> Result<(), StoreError> {
+        if records.is_empty() && told.is_empty() {
             return Ok(());
         }
         self.with(|database| {
             let transaction = begin(database)?;
             rows::apply(&transaction, records)?;
             history::append(&transaction, records)?;
+            audit::append(&transaction, &self.0.incarnation, records)?;
+            answers::append(&transaction, records)?;
+            events::append(&transaction, told)?;
             keep_sequence(&transaction, records)?;
             transaction.commit().map_err(StoreError::failed("writing"))
         })
     }
 
-    /// At most `limit` lines of a host's history below `before`, newest first.
-    ///
-    /// # Errors
-    /// [`StoreError::Damaged`], [`StoreError::Failed`], [`StoreError::Closed`].
-    pub fn read_history(&self, host: &HostId, before: Option<u64>, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
-        self.with(|database| {
-            let transaction = database.begin_read().map_err(StoreError::failed("reading"))?;
-            history::read(&transaction, host, before, limit)
-        })
+    fn read<T>(&self, read: impl FnOnce(&ReadTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.with(|database| read(&database.begin_read().map_err(StoreError::failed("reading"))?))
     }
 
     fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
@@ -230,9 +245,35 @@ impl Store {
     }
 }
 
-impl HistorySource for Store {
-    fn history(&self, host: &HostId, before: Option<u64>, limit: usize) -> Result<Vec<HistoryEntry>, HistoryError> {
-        self.read_history(host, before, limit).map_err(|error| HistoryError(error.to_string()))
+impl ArchiveSource for Store {
+    fn history(&self, host: &HostId, before: Option<u64>, limit: usize) -> Result<Vec<HistoryEntry>, ArchiveError> {
+        Ok(self.read(|transaction| history::read(transaction, host, before, limit))?)
+    }
+
+    fn audit(&self, query: &AuditQuery) -> Result<AuditPage, ArchiveError> {
+        Ok(self.read(|transaction| audit::page(transaction, query))?)
+    }
+
+    fn audit_verdict(&self) -> Result<AuditVerdict, ArchiveError> {
+        Ok(self.read(|transaction| audit::verdict(transaction, &self.0.incarnation))?)
+    }
+
+    fn answer(&self, key: &AnswerKey, now: Timestamp) -> Result<Option<KeptAnswer>, ArchiveError> {
+        Ok(self.read(|transaction| answers::find(transaction, key, now))?)
+    }
+
+    fn events(&self, after: u64, limit: usize) -> Result<KeptEvents, ArchiveError> {
+        Ok(self.read(|transaction| events::after(transaction, after, limit))?)
+    }
+
+    fn events_before(&self, at: Timestamp) -> Result<u64, ArchiveError> {
+        Ok(self.read(|transaction| events::before(transaction, at))?)
+    }
+}
+
+impl From<StoreError> for ArchiveError {
+    fn from(error: StoreError) -> Self {
+        Self(error.to_string())
     }
 }
 
@@ -302,6 +343,9 @@ fn prepare(database: &Database) -> Result<Uuid, StoreError> {
     };
     rows::make(&transaction)?;
     history::make(&transaction)?;
+    audit::make(&transaction)?;
+    answers::make(&transaction)?;
+    events::make(&transaction)?;
     transaction.commit().map_err(StoreError::failed("opening"))?;
     Ok(incarnation)
 }
@@ -314,7 +358,7 @@ fn keep_sequence(transaction: &WriteTransaction, records: &[Record]) -> Result<(
             Row::Power(power) => Some(power.sequence),
             _ => None,
         },
-        Record::Remove(_) => None,
+        Record::Remove(_) | Record::Audit(_) | Record::Answer(_) => None,
     });
     let Some(next) = used.max().map(|highest| highest.saturating_add(1)) else { return Ok(()) };
     let mut meta = transaction.open_table(META).map_err(StoreError::failed("writing"))?;

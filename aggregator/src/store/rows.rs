@@ -62,7 +62,7 @@ pub(super) fn apply(transaction: &WriteTransaction, records: &[Record]) -> Resul
                 let (kind, id) = place(key);
                 table.remove((kind, id.as_str())).map_err(StoreError::failed("writing"))?;
             }
-            Record::History(..) => {}
+            Record::History(..) | Record::Audit(_) | Record::Answer(_) => {}
         }
     }
     Ok(())

@@ -11,6 +11,8 @@ use picket_common::power::{Cause as PowerCause, PowerState};
 use picket_common::seal::{Sealed, SealingKey};
 use redb::{ReadableTableMetadata as _, StorageBackend};
 
+mod archive;
+
 use super::*;
 use crate::fleet::view::{PartRow, PowerRow, RowKey, ZoneRow};
 
@@ -46,7 +48,7 @@ fn keys(store: &Store) -> Vec<RowKey> {
 }
 
 fn sequences(store: &Store, name: &str, before: Option<u64>, limit: usize) -> Vec<u64> {
-    store.read_history(&host(name), before, limit).unwrap().iter().map(|entry| entry.sequence).collect()
+    store.history(&host(name), before, limit).unwrap().iter().map(|entry| entry.sequence).collect()
 }
 
 const START: Timestamp = Timestamp::UNIX_EPOCH;
