@@ -775,6 +775,7 @@ mod tests {
             operation,
             base_revision: 1,
             revision: 2,
+            old: None,
             new: picket_common::seal::Sealed(vec![1, 2]),
             stage: crate::rack::change::Stage::New,
         };

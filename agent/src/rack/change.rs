@@ -2,7 +2,7 @@
 //! Pure; knows nothing of requests or clocks, and of passwords only their sealed form.
 //!
 //! ```text
-//!   Pending ──▶ Doubt ──▶ New      used until an assignment says more than the one the change started from
+//!   Pending ──▶ Doubt ──▶ New      used until an assignment comes with another password than the old one
 //!      │         ▲  │ ◀──── │
 //!      │         │  ▼       │      a settled password that is refused is in doubt again
 //!      └───────▶  Old
@@ -24,10 +24,12 @@ pub struct PasswordChange {
     pub host: HostId,
     /// The operation that changes it.
     pub operation: OperationId,
-    /// Revision of the BMC settings it started from; any later one ends it.
+    /// Revision of the BMC settings it started from, or of later ones with the same password.
     pub base_revision: u64,
     /// Revision that the BMC settings will have with the new password.
     pub revision: u64,
+    /// The assignment's password, as it came.
+    pub old: Option<Sealed>,
     /// The new password, sealed to this agent for this host, address and user.
     pub new: Sealed,
     /// How far it is.
@@ -231,6 +233,7 @@ mod tests {
                 operation: OperationId(uuid::Uuid::nil()),
                 base_revision: 1,
                 revision: 2,
+                old: None,
                 new: Sealed(vec![]),
                 stage,
             };
@@ -269,6 +272,7 @@ Old(late)        Old     | - Doubt(Old) -
             operation: OperationId(uuid::Uuid::nil()),
             base_revision: 1,
             revision: 2,
+            old: None,
             new: Sealed(vec![]),
             stage: Stage::Pending,
         };

@@ -17,7 +17,7 @@ use super::change::{PasswordChange, Which};
 use super::facts::FactsRow;
 use super::moment::{MachineBoot, Moment};
 use super::operation::Operation;
-use crate::bmc::{Ask, Bmc, DriverError};
+use crate::bmc::{Ask, Bmc};
 use crate::observe::{BLOCKED_AFTER, BLOCKED_FOR, Observation, Streak};
 
 /// What the journal keeps of a host beside its assignment.
@@ -39,7 +39,7 @@ pub struct HostRow {
     pub error: Option<BmcError>,
     /// Refused logins in a row.
     pub refused_logins: u32,
-    /// When a login was last refused, whatever was said since.
+    /// When a login was last refused.
     pub refused_at: Option<Moment>,
     /// A login was begun then that may be refused. Found after a crash it counts as refused.
     pub login_since: Option<Moment>,
@@ -172,7 +172,7 @@ impl Host {
         self.row.blocked_until.map(|until| until.boottime).filter(|until| *until > now)
     }
 
-    /// Counts a refused login. The second one within the length of a pause begins it, whatever worked between them.
+    /// Counts a refused login. The second one within the length of a pause begins it.
     pub fn refuse_login(&mut self, now: Now) {
         let again = self.was_refused_lately(now.boottime);
         self.streak.refused_logins = self.streak.refused_logins.saturating_add(1);
@@ -187,18 +187,12 @@ impl Host {
         self.row.blocked_until = Some(Moment::at(self.boot, now.after(BLOCKED_FOR)));
     }
 
-    /// Whether one more refused login would be the second within the length of a pause.
+    /// Whether one more refused login would be the second within the length of a pause. One that works begins the
+    /// count anew.
     #[must_use]
     pub fn was_refused_lately(&self, now: Duration) -> bool {
-        self.row.refused_at.is_some_and(|at| now.saturating_sub(at.boottime) < BLOCKED_FOR)
-    }
-
-    /// The streak that a new answer continues. A login that worked ends it, but of those refused within the length of a pause
-    /// there may be no more than two.
-    #[must_use]
-    pub fn streak_before(&self, error: Option<&DriverError>, now: Duration) -> Streak {
-        let counts = error.is_some_and(|error| error.class == ErrorClass::Auth) && self.was_refused_lately(now);
-        Streak { refused_logins: self.streak.refused_logins.max(u32::from(counts)), ..self.streak }
+        let lately = self.row.refused_at.is_some_and(|at| now.saturating_sub(at.boottime) < BLOCKED_FOR);
+        self.streak.refused_logins > 0 && lately
     }
 
     /// Whether the BMC may be talked to at all.

@@ -382,8 +382,7 @@ impl Rack {
             self.insert(host)
         });
         let Some(host) = self.host_mut(slot) else { return };
-        // Any later settings than those that a change of the password started from win.
-        let goes_on = host.change.as_deref().filter(|change| revision(&assignment) <= change.base_revision);
+        let goes_on = host.change.as_deref().filter(|change| password::goes_on(&assignment, change, &key));
         let bmc = password::in_force(&assignment, goes_on, &key).map(Arc::new);
         let change_ends = host.change.is_some() && goes_on.is_none();
         let gates_moved =
@@ -406,6 +405,7 @@ impl Rack {
             host.change = None;
             decision.records.push(Record::PasswordEnded(host.row.host.clone()));
         }
+        host.rebase_change(revision(&assignment), decision);
         host.row.enablement = assignment.enablement;
         host.row.revision = revision(&assignment);
         host.bmc = bmc;
@@ -588,8 +588,7 @@ impl Rack {
             Err(_) => return,
         };
         let before = host.row.clone();
-        let streak = host.streak_before(result.as_ref().err().copied(), now.boottime);
-        let seen: Observation = observe(result, host.row.management, streak);
+        let seen: Observation = observe(result, host.row.management, host.streak);
         let cause = match host.operations.front() {
             Some(operation) if operation.is_ordered() => Cause::Command(operation.command.operation),
             _ => Cause::Poll,

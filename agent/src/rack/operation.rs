@@ -28,6 +28,8 @@ pub const CYCLE_PAUSE: Duration = Duration::from_millis(1200);
 const TRANSITION_TRIES: u8 = 5;
 /// Failures of a first request after which an operation gives up.
 const READ_TRIES: u8 = 2;
+/// Pause before a password is tried that may just be being set.
+const SETTLE: Duration = Duration::from_secs(3);
 /// Longest text of a driver that is quoted within another.
 const QUOTED: usize = 512;
 
@@ -320,13 +322,16 @@ impl Operation {
     }
 
     fn password_set(&mut self, reply: Result<PowerReply, &DriverError>) -> Step {
+        let unheard = reply.is_err_and(|error| error.maybe_sent);
         let error = match reply {
             Ok(PowerReply::Accepted) => None,
             Ok(PowerReply::NotInThisState) => Some(self.refused_by_bmc(Ask::SetPassword)),
             Err(error) if error.code == NOT_SUPPORTED => return Step::Done(Outcome::Refused(Refusal::NotSupported)),
             Err(error) => Some(error.to_wire()),
         };
-        self.prove(error)
+        let step = self.prove(error);
+        // A BMC that did not answer may still be at it: tried too early, it refuses what it is about to take.
+        if unheard { Step::Wait(SETTLE) } else { step }
     }
 
     fn prove(&mut self, error: Option<BmcError>) -> Step {

@@ -63,6 +63,14 @@ impl Host {
         self.change.as_ref().is_some_and(|change| change.doubt().is_some())
     }
 
+    /// Other settings came with the same password: the change starts from these now.
+    pub(super) fn rebase_change(&mut self, revision: u64, decision: &mut Decision) {
+        if let Some(change) = self.change.as_mut().filter(|change| change.base_revision < revision) {
+            change.base_revision = revision;
+            self.record_change(decision);
+        }
+    }
+
     fn record_change(&self, decision: &mut Decision) {
         decision.records.extend(self.change.clone().map(Record::Password));
     }
@@ -97,8 +105,10 @@ impl Rack {
         let Some(host) = self.host_mut(slot) else { return };
         let NewPassword { sealed, base_revision, revision } = new;
         let host_id = host.row.host.clone();
+        let old = host.assignment.bmc.as_ref().and_then(|bmc| bmc.password.clone());
         let stage = Stage::Pending;
-        host.change = Some(Box::new(PasswordChange { host: host_id, operation, base_revision, revision, new: sealed, stage }));
+        let change = PasswordChange { host: host_id, operation, base_revision, revision, old, new: sealed, stage };
+        host.change = Some(Box::new(change));
         host.record_change(decision);
     }
 
@@ -304,7 +314,7 @@ impl Rack {
     /// What a login says of the BMC, whatever it was for.
     fn see(&mut self, slot: usize, result: Result<Reading, &DriverError>, now: Now, decision: &mut Decision) {
         let Some(host) = self.host_mut(slot) else { return };
-        let seen = observe(result, host.row.management, host.streak_before(result.err(), now.boottime));
+        let seen = observe(result, host.row.management, host.streak);
         let reports = host.observe(seen, Cause::Poll, now);
         decision.records.push(Record::Host(host.row.clone()));
         decision.records.extend(reports.into_iter().map(|report| Record::Report(Box::new(report))));
@@ -344,17 +354,25 @@ impl Rack {
     }
 }
 
+/// Whether an assignment leaves a change as it is. Older settings than those it started from do, which an aggregator that was
+/// restored may send; later ones only with the same password for the same login. Any other password in them wins.
+pub(super) fn goes_on(assignment: &HostAssignment, change: &PasswordChange, key: &Secret<[u8; 32]>) -> bool {
+    let Some(bmc) = &assignment.bmc else { return false };
+    let same_login = || bmc.password == change.old && open_new(assignment, &change.new, key).is_some();
+    bmc.revision <= change.base_revision || same_login()
+}
+
 /// The BMC's settings as they are in force: the assignment's, with the new password once that is proven.
 pub(super) fn in_force(assignment: &HostAssignment, change: Option<&PasswordChange>, key: &Secret<[u8; 32]>) -> Option<Bmc> {
     let new = change.filter(|change| change.uses_new()).and_then(|change| with_new(assignment, change, key));
     new.or_else(|| bmc_of(assignment, key))
 }
 
-/// Of another revision than the assignment's: a session of the old password must not be used any more.
+/// Of a later revision than the assignment's: a session of the old password must not be used any more.
 fn with_new(assignment: &HostAssignment, change: &PasswordChange, key: &Secret<[u8; 32]>) -> Option<Bmc> {
     let bmc = assignment.bmc.as_ref()?;
     let password = open_new(assignment, &change.new, key)?;
-    Some(settings_of(&assignment.host, bmc, password, change.revision))
+    Some(settings_of(&assignment.host, bmc, password, change.revision.max(bmc.revision.saturating_add(1))))
 }
 
 /// A new password is sealed for the one host only, never for a whole cluster.

@@ -77,6 +77,14 @@ pub(super) fn set(
     }
 }
 
+pub(super) fn refuse(bmc: &mut Bmc, now: Duration) {
+    bmc.refused.push(now);
+    bmc.in_a_row.push(now);
+    bmc.worst = bmc.worst.max(bmc.in_a_row.iter().filter(|at| now - **at < PAUSE).count());
+}
+
+const PAUSE: Duration = Duration::from_secs(15 * 60);
+
 /// When the agent dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Crash {
@@ -158,8 +166,7 @@ impl World {
 
     fn most_refused_within_a_pause(&mut self) -> usize {
         let refused = &self.bmc("h").refused;
-        let pause = Duration::from_secs(15 * 60);
-        let within = |from: Duration| refused.iter().filter(|at| **at >= from && **at - from < pause).count();
+        let within = |from: Duration| refused.iter().filter(|at| **at >= from && **at - from < PAUSE).count();
         refused.iter().map(|from| within(*from)).max().unwrap_or(0)
     }
 
@@ -167,7 +174,10 @@ impl World {
     fn judge(&mut self, what: &str) {
         assert!(self.sets() <= 1, "{what}: set {} times", self.sets());
         let refused = self.most_refused_within_a_pause();
-        assert!(refused <= 2, "{what}: {refused} refused logins within a pause: {:?}", self.bmc("h").refused);
+        // A BMC that takes on the new one late may refuse a third, when a crash hides the second: one worked between them.
+        let late = usize::from(matches!(self.bmc("h").set, Set::Later(_)));
+        assert!(refused <= 2 + late, "{what}: {refused} refused logins within a pause: {:?}", self.bmc("h").refused);
+        assert!(self.bmc("h").worst <= 2, "{what}: and none worked between them: {:?}", self.bmc("h").refused);
         let (used, taken) = (self.used(), self.bmc("h").password.clone());
         match taken.as_str() {
             "old" | "new" => {
@@ -274,7 +284,7 @@ fn every_bmc_ends_with_a_password_that_works_or_is_told_of() {
         (Set::LosesIt, "failed", &[Old], "t; the old password still works", 1),
         (Set::Lies, "failed", &[Old], "the BMC accepted the new password, but does not take it; the old password still works", 1),
         (Set::LiesTheOtherWay, "changed", &[New], "", 1),
-        (Set::Later(1), "failed", &[Old, New], "t; the old password still works", 2),
+        (Set::Later(1), "changed", &[New], "", 0),
         (Set::Later(20), "failed", &[Old, New], "t; the old password still works", 2),
         (Set::Later(600), "failed", &[Old, New], "t; the old password still works", 2),
         (Set::Breaks, "unknown", &[Neither], "", 10),
@@ -294,8 +304,7 @@ fn every_bmc_ends_with_a_password_that_works_or_is_told_of() {
         assert_eq!(world.bmc("h").refused.len(), refused, "{set:?}");
         world.judge(&format!("{set:?}"));
         let unknown = world.changes("h").iter().filter(|(_, new, _)| *new == Unknown).count();
-        // A BMC that takes on the new one late refuses two logins within a quarter of an hour.
-        let expected = usize::from(matches!(set, Set::Breaks | Set::BreaksUnheard | Set::Later(_)));
+        let expected = usize::from(matches!(set, Set::Breaks | Set::BreaksUnheard));
         assert_eq!(unknown, expected, "{set:?}: as long as one password works the power is known");
     }
 }
@@ -395,6 +404,74 @@ fn other_settings_win_over_a_doubt() {
         assert_eq!((world.used().as_str(), world.verdicts().len()), ("something else", 1));
         assert_eq!(world.management("h").last(), Some(&Management::Reachable), "at once: new credentials lift the pause");
     }
+}
+
+#[test]
+fn other_settings_with_the_same_password_leave_a_change_as_it_is() {
+    for (set, verdict, used) in [(Set::TakesUnheard, None, "new"), (Set::Takes, Some(InForce::New), "new")] {
+        let mut world = World::guarded();
+        let known = world.journal.assignments[0].clone();
+        world.bmc("h").set = set;
+        world.apply(world.change(1, 7, "new"));
+        if verdict.is_none() {
+            while world.sets() == 0 {
+                let answers = std::mem::take(&mut world.flying).iter().map(|job| world.answer(job)).collect();
+                world.apply(Event::Completed(answers));
+            }
+            world.bmc("h").status = Some(ErrorClass::Connection);
+        }
+        world.run(60);
+        assert_eq!(world.verdicts().last().copied(), verdict);
+        // Somebody sets an option; it has the number that was meant for the new password, and the old one in it.
+        for revision in [8, 9] {
+            let mut edited = known.clone();
+            let bmc = edited.bmc.as_mut().unwrap();
+            bmc.options = vec![("o".into(), revision.to_string())];
+            bmc.revision = revision;
+            world.assign(vec![edited]);
+            world.run(20);
+        }
+        world.restart();
+        world.bmc("h").status = None;
+        world.run(20);
+        assert_eq!((world.used().as_str(), world.verdicts()), (used, vec![InForce::New]));
+        assert!(world.bmc("h").refused.is_empty());
+        let bmc = world.rack.hosts[0].as_ref().unwrap().bmc.clone().unwrap();
+        assert_eq!((bmc.options["o"].as_str(), bmc.revision), ("9", 10), "a session of the old password is none of this one");
+        // What the aggregator makes of it is what the rack has already.
+        let told = |world: &World| world.reports.iter().filter(|report| !matches!(report, Report::Facts(_))).count();
+        let before = told(&world);
+        let mut adopted = world.with_password("h", 10, "new");
+        adopted.bmc.as_mut().unwrap().options = vec![("o".into(), "9".into())];
+        world.assign(vec![adopted]);
+        world.run(20);
+        assert!(world.journal.changes.is_empty());
+        assert_eq!(told(&world), before, "nobody is disturbed");
+    }
+}
+
+#[test]
+fn change_after_change_may_fail_as_long_as_the_old_password_works() {
+    let mut world = World::guarded();
+    world.bmc("h").set = Set::LosesIt;
+    for number in 1..6 {
+        world.apply(world.change(number, 7, "new"));
+        world.run(30);
+        let [Outcome::Failed(error)] = &world.outcomes(number)[..] else { panic!("{number}: {:?}", world.outcomes(number)) };
+        assert!(error.text.ends_with("the old password still works"), "{error}");
+    }
+    assert_eq!((world.bmc("h").refused.len(), world.bmc("h").worst), (5, 1));
+    // Nor does an agent that dies in mid-login count what was not refused.
+    world.bmc("h").set = Set::Takes;
+    for number in 6..10 {
+        world.apply(world.change(number, 7, "old"));
+        world.crash = Some((0, Crash::Sent));
+        world.run(30);
+        assert_eq!(world.outcomes(number), [Outcome::Changed], "{number}");
+        world.assign(vec![world.with_password("h", 8, "old")]);
+        world.assign(vec![world.with_password("h", 7, "old")]);
+    }
+    assert!(world.management("h").iter().all(|state| *state == Management::Reachable), "{:?}", world.management("h"));
 }
 
 #[test]
