@@ -313,6 +313,7 @@ async fn an_agents_whole_way_join_hello_assignment_and_presence() {
     }
     let said = encode(&hello).unwrap();
     agent.client.publish(internal(&agent.id, Channel::Hello), QoS::AtLeastOnce, false, said).await.unwrap();
+    let Assign::Settings(_) = agent.hear(Channel::Assign).await else { panic!("the site's settings come first") };
     let Assign::Part(part) = agent.hear(Channel::Assign).await else { panic!("a new agent has nothing to build on") };
     assert_eq!((part.part, part.of, part.hosts.len()), (0, 1, 0));
     let shown = daemon.get("/v1/agents/r1").await;

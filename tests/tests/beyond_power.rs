@@ -99,13 +99,16 @@ fn sushy_lights_boots_and_says_who_it_is() {
     let stand = stand(&[("h1", &bmc)]);
     let system = || bmc.curl().system(&bmc.systems()[0]).unwrap();
     for (device, persistence, target, enabled) in
-        [("pxe", "once", "Pxe", "Once"), ("disk", "persistent", "Hdd", "Continuous"), ("pxe", "persistent", "Pxe", "Continuous")]
+        [("disk", "persistent", "Hdd", "Continuous"), ("pxe", "persistent", "Pxe", "Continuous")]
     {
         succeeds(&stand, "h1", &boot(device, persistence));
         let shown = system()["Boot"].take();
         let shown = [&shown["BootSourceOverrideTarget"], &shown["BootSourceOverrideEnabled"]];
         assert_eq!(shown, [target, enabled], "{device} {persistence}");
     }
+    // It keeps every override for good, and Picket, which reads back, says that this is not what was asked.
+    let ended = asks(&stand, "h1", &boot("disk", "once"));
+    assert_eq!((&ended["result"], &ended["bmc_error"]["code"]), (&json!("failed"), &json!("not-taken")), "{ended}");
     for (seconds, led) in [(30, "Lit"), (0, "Off")] {
         succeeds(&stand, "h1", &identify(seconds));
         assert_eq!(system()["IndicatorLED"], led);

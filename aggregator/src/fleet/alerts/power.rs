@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use picket_common::alert::AlertKind;
 use picket_common::clock::Now;
-use picket_common::command::{Action, OperationState, Outcome};
+use picket_common::command::{Action, ErrorClass, OperationState, Outcome};
 use picket_common::id::HostId;
 use picket_common::power::{Cause as PowerCause, PowerState};
 
@@ -118,11 +118,12 @@ const fn leads_to(action: Action, state: PowerState) -> bool {
     }
 }
 
-/// Whether an order was sent and nobody knows yet what came of it. What ended as it should has had its effect.
-const fn may_have_done(state: OperationState, outcome: Option<&Outcome>) -> bool {
+/// Whether an order was sent and nobody knows yet what came of it. What ended as it should has had its effect; what failed has
+/// none, unless the BMC took it and only the time was over.
+fn may_have_done(state: OperationState, outcome: Option<&Outcome>) -> bool {
     match (state, outcome) {
-        (OperationState::Sent | OperationState::Admitted, _)
-        | (OperationState::Done, Some(Outcome::Unknown(_) | Outcome::Failed(_))) => true,
+        (OperationState::Sent | OperationState::Admitted, _) | (OperationState::Done, Some(Outcome::Unknown(_))) => true,
+        (OperationState::Done, Some(Outcome::Failed(error))) => error.class == ErrorClass::Deadline,
         _ => false,
     }
 }
