@@ -85,6 +85,8 @@ fn many_hosts_by_one_word() {
     exit_codes(&stage);
     nobody_to_ask(&stage);
     somebody_to_ask(&stage);
+    one_after_the_other(&stage);
+    what_bmcs_are_and_inherit(&stage);
 }
 
 fn forms_of_output(stage: &Stage) {
@@ -187,6 +189,49 @@ fn somebody_to_ask(stage: &Stage) {
     );
 }
 
+fn one_after_the_other(stage: &Stage) {
+    let id = stage.ok(&["power", "on", "r07n[01-03]", "--stagger", "1", "--yes", "--no-wait"]);
+    assert_eq!(id.lines().count(), 1, "one operation: {id}");
+    let waited = stage.ok(&["op", "wait", id.trim(), "-o", "csv", "--columns", "hosts,result", "--no-header"]);
+    assert_eq!(waited, "r07n[01-03],3 changed\n");
+    let operation = stage.site.json(&["op", "show", id.trim()]).unwrap();
+    assert_eq!((operation["stagger_ms"].as_u64(), operation["counts"]["results"]["changed"].as_u64()), (Some(1000), Some(3)));
+}
+
+fn what_bmcs_are_and_inherit(stage: &Stage) {
+    let tested = stage.ok(&["bmc", "test", "r07n[01-02]", "-o", "csv", "--columns", "host,result,power", "--no-header"]);
+    assert_eq!(tested, "r07n01,read,on\nr07n02,read,on\n");
+    let facts = stage.ok(&["bmc", "facts", "r07n01"]);
+    assert!(facts.contains("PROTOCOL") && facts.contains("IPMI 2.0"), "{facts}");
+
+    // A password made at random is shown to who asks for it, and holds from then on.
+    let made = stage.ok(&["bmc", "change-password", "r07n01", "--show", "-o", "json"]);
+    let made: Value = serde_json::from_str(&made).unwrap();
+    let password = made[0]["generated_password"].as_str().unwrap();
+    assert_eq!((made[0]["result"].as_str(), password.len()), (Some("changed"), 16));
+    stage.ok(&["power", "status", "r07n01"]);
+
+    // What a cluster says holds for hosts that say nothing themselves.
+    stage.ok(&["clusters", "set", "c1", "--poll-interval", "3", "--option", "note=x", "--driver", "null"]);
+    stage.ok(&["clusters", "set", "c1", "--option", "note=", "--unset", "driver"]);
+    let host = stage.ok(&["hosts", "show", "r07n03"]);
+    assert!(host.contains("POLL             3 (cluster)") && host.contains("DRIVER           ipmi\n"), "{host}");
+    stage.ok(&["hosts", "set", "r07n03", "--poll-interval", "5"]);
+    stage.ok(&["hosts", "set", "r07n03", "--unset", "poll-interval"]);
+    assert_eq!(stage.site.host("r07n03").unwrap()["effective"]["poll_interval"]["from"], "cluster");
+
+    let set = stage.ok(&["settings", "set", "action_timeout=40", "-o", "csv"]);
+    assert!(set.lines().any(|line| line == "action_timeout,40,60,api"), "{set}");
+    let unset = stage.ok(&["settings", "set", "--unset", "action_timeout", "-o", "csv"]);
+    assert!(unset.lines().any(|line| line == "action_timeout,30,60,file"), "{unset}");
+    assert!(stage.ok(&["drivers", "list", "-o", "name"]).contains("redfish\n"));
+    assert!(stage.ok(&["drivers", "show", "ipmi"]).starts_with("OPTION"));
+
+    let key = stage.site.path("recovery.key").display().to_string();
+    let sealed = stage.ok(&["secrets", "reseal", "r1", "--recovery-key-file", &key]);
+    assert!(sealed.starts_with("0 sealed to agent r1, ") && sealed.ends_with(", 0 do not open\n"), "{sealed}");
+}
+
 /// powerman's own daemon with its own simulated controller, and Picket with its: the same words, one after the other.
 #[test]
 fn pm_says_what_powerman_says() {
@@ -204,6 +249,8 @@ fn pm_says_what_powerman_says() {
         "-Q r07n09",
         "-c r07n01",
         "-r r07n[02-03]",
+        "-f r07n[01-02]",
+        "-u r07n02",
         "-0 r99n[1-3],r07n01",
         "-Q x1",
         "-q",

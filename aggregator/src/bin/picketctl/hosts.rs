@@ -390,7 +390,7 @@ r07n04  – disabled     30m    reachable   z1    c1       r07
         assert_eq!(shown(&at(Format::Table, true), &fleet(), HOSTS, false), wanted);
         let one = shown(&at(Format::Table, true), &fleet()[..1], HOSTS, true);
         assert!(
-            one.starts_with("HOST         r07n01\nPOWER        ● on\n") && one.contains("ADDRESS      10.0.0.1:6230\n"),
+            one.starts_with("HOST             r07n01\nPOWER            ● on\n") && one.contains("ADDRESS          10.0.0.1:6230\n"),
             "{one}"
         );
         assert_eq!(shown(&at(Format::Name, false), &fleet()[..2], HOSTS, false), "r07n01\nr07n02\n");
