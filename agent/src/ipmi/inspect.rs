@@ -159,7 +159,7 @@ fn warnings(status: &ChassisStatus, quirks: Quirks, about: &About) -> Vec<String
         (capabilities.is_some_and(|it| it.unauthenticated), "sessions-without-authentication"),
         (quirks.has(Quirk::ShortPassword), "password-cut-to-16-bytes"),
     ];
-    let known = known.into_iter().filter_map(|(so, word)| so.then(|| word.to_owned()));
+    let known = known.into_iter().filter(|(so, _)| *so).map(|(_, word)| word.to_owned());
     known
         .chain(quirks.iter().filter(|quirk| quirk.drops_a_check()).map(|quirk| format!("check-dropped-{}", quirk.name())))
         .collect()

@@ -164,7 +164,7 @@ const BURST: u32 = 100;
 const REFILL: Duration = Duration::from_secs(1);
 
 /// How many refusals are written down; those that are not are counted and told with the next one that is.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Throttle {
     strangers: Mutex<Level>,
     /// By token; there are at most as many as the fleet has.
@@ -180,12 +180,6 @@ struct Level {
 impl Default for Level {
     fn default() -> Self {
         Self { bucket: Bucket::new(BURST, REFILL), suppressed: 0 }
-    }
-}
-
-impl Default for Throttle {
-    fn default() -> Self {
-        Self { strangers: Mutex::default(), known: Mutex::default() }
     }
 }
 

@@ -263,6 +263,7 @@ mod tests {
         newest: AtomicU64,
     }
 
+    #[expect(clippy::unimplemented, reason = "only events are asked for here")]
     impl ArchiveSource for Kept {
         fn history(&self, _: &HostId, _: Option<u64>, _: usize) -> Result<Vec<HistoryEntry>, ArchiveError> {
             unimplemented!()

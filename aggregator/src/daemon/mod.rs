@@ -91,12 +91,15 @@ impl DaemonError {
     }
 }
 
+/// Puts a log filter in force.
+pub type SetLog = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
 /// How the settings are read again, and the log's filter is changed, at SIGHUP.
 pub struct Reload {
     /// Reads the settings.
     pub load: Box<dyn Fn() -> Result<Config, LoadError> + Send + Sync>,
     /// Puts a filter in force: `log` of the settings.
-    pub log: Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
+    pub log: SetLog,
 }
 
 /// Runs the aggregator until SIGTERM or SIGINT; SIGHUP reads its settings again.

@@ -196,7 +196,8 @@ mod tests {
         let put = |zone: &str| Request::PutZone(id(zone), ZoneBody {});
         let patch = || Request::PatchHost(id("h1"), HostChange { maintenance: Some(true), ..HostChange::default() });
         let stale = "\"00000000000000000000000000000000\"";
-        let table: [(fn(&str) -> Request, &str, Option<&str>, Option<&str>, &str); 14] = [
+        type Row = (fn(&str) -> Request, &'static str, Option<&'static str>, Option<&'static str>, &'static str);
+        let table: [Row; 14] = [
             (put, "z9", None, None, "ok"),
             (put, "z1", None, None, "required"),
             (put, "z1", None, Some("*"), "failed"),

@@ -134,6 +134,6 @@ impl Contact {
             // Lit until it is put out: Redfish has no timer.
             (capabilities.contains(&Capability::Identify), "identify-has-no-timer"),
         ];
-        known.into_iter().filter_map(|(so, word)| so.then(|| word.to_owned())).collect()
+        known.into_iter().filter(|(so, _)| *so).map(|(_, word)| word.to_owned()).collect()
     }
 }
