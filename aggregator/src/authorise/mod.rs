@@ -1,7 +1,7 @@
 //! Who may do what, where: principal × request × view → yes, or why not. Decides only; never reads a token's text, a clock or a
 //! header.
 //!
-//! A role says what ([`roles`] is the table), a scope says where. What lies outside a scope does not exist for its token: it is not
+//! A role says what (`roles` is the table), a scope says where. What lies outside a scope does not exist for its token: it is not
 //! listed, and asking for it is answered as if it were not there.
 
 use std::collections::BTreeSet;
