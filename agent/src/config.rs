@@ -154,7 +154,8 @@ mod tests {
     fn the_packaged_file_shows_the_defaults() {
         let shown: String = include_str!("../../packaging/agent.toml")
             .lines()
-            .filter_map(|line| line.strip_prefix("# ").filter(|line| line.contains(" = ") || line.starts_with("[exec.")))
+            .filter_map(|line| line.strip_prefix("#   ").or_else(|| line.strip_prefix("# ")))
+            .filter(|line| line.contains(" = ") || line.starts_with("[exec."))
             .map(|line| format!("{line}\n"))
             .collect();
         let config = parse::<Config>("agent.toml", &shown).unwrap();
