@@ -109,24 +109,27 @@ async fn first_words(
     let unheard = |_| Err((Version::Mqtt311, Refused::ConnectTime));
     let mut connect = connect.unwrap_or_else(unheard).map_err(|(version, refused)| (no(version, usize::MAX, &refused), refused))?;
     let assigned_client_id = assign_client_id(role, &mut connect);
-    let greeting = admit(role, &connect).and_then(|()| {
-        let welcome = Welcome {
-            assigned_client_id,
-            keep_alive_seconds: Some(keep_alive_seconds(connect.keep_alive_seconds))
-                .filter(|&seconds| seconds != connect.keep_alive_seconds),
-            expires_at_once: connect.session_expiry_seconds > 0,
-            max_packet: limits.max_packet,
-            retain: rights::may_retain(role),
-        };
-        let mut greeting = BytesMut::new();
-        answer::welcome(&mut greeting, connect.version, &welcome);
-        let fits = greeting.len() <= connect.takes.packet_len;
-        fits.then_some(greeting).ok_or(Refused::Connect(Reason::TooLarge, "the answer is longer than it takes packets"))
-    });
+    let greeting = admit(role, &connect).and_then(|()| greeting(role, &connect, assigned_client_id, limits.max_packet));
     match greeting {
         Ok(greeting) => Ok((connect, greeting)),
         Err(refused) => Err((no(connect.version, connect.takes.packet_len, &refused), refused)),
     }
+}
+
+/// The CONNACK that lets it in.
+fn greeting(role: &Role, connect: &Connect, assigned_client_id: Option<String>, max_packet: usize) -> Result<BytesMut, Refused> {
+    let holds = keep_alive_seconds(connect.keep_alive_seconds);
+    let welcome = Welcome {
+        assigned_client_id,
+        keep_alive_seconds: (holds != connect.keep_alive_seconds).then_some(holds),
+        expires_at_once: connect.session_expiry_seconds > 0,
+        max_packet,
+        retain: rights::may_retain(role),
+    };
+    let mut greeting = BytesMut::new();
+    answer::welcome(&mut greeting, connect.version, &welcome);
+    let fits = greeting.len() <= connect.takes.packet_len;
+    fits.then_some(greeting).ok_or(Refused::Connect(Reason::TooLarge, "the answer is longer than it takes packets"))
 }
 
 /// The CONNECT; or why there is none, with the version in which that can be said.
