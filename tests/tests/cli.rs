@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
+use anyhow::ensure;
 use picket_tests::bmcsim::{BmcHandle, Faults, Simulator, Unplug};
+use picket_tests::eventually::eventually;
 use picket_tests::harness::{Agent, Answer, Site, host_body, simulator};
 use picket_tests::peers::nodeset;
 use picket_tests::peers::powerman::Powerman;
@@ -43,9 +45,8 @@ impl Stage {
         });
         stage.site.import(&bodies.collect::<Vec<_>>()).unwrap();
         stage.ok(&["oobm", "enable", "host", "@all"]);
-        for (host, power) in [("r07n01", "on"), ("r07n12", "on"), ("r08n01", "off")] {
-            stage.site.until(host, "power", power, PATIENCE).unwrap();
-        }
+        stage.until_listed("@state:on", "r07n[01-12]");
+        stage.until_listed("@state:off", "r08n01");
         stage
     }
 
@@ -62,6 +63,16 @@ impl Stage {
         let answer = self.ctl(arguments);
         assert_eq!(answer.code, OK, "{arguments:?}: {answer:?}");
         answer.out
+    }
+
+    /// Waits until a set has these hosts.
+    fn until_listed(&self, set: &str, hosts: &str) {
+        eventually(PATIENCE, || {
+            let listed = self.ctl(&["hosts", "list", set, "-o", "folded"]).out;
+            ensure!(listed.trim_end() == hosts, "{set} is {listed:?}");
+            Ok(())
+        })
+        .unwrap();
     }
 
     /// The hosts r07n… that are on, as their BMCs know it.
@@ -85,6 +96,8 @@ fn many_hosts_by_one_word() {
     exit_codes(&stage);
     nobody_to_ask(&stage);
     somebody_to_ask(&stage);
+    one_after_the_other(&stage);
+    what_bmcs_are_and_inherit(&stage);
 }
 
 fn forms_of_output(stage: &Stage) {
@@ -118,9 +131,7 @@ fn forms_of_output(stage: &Stage) {
     let table = form("table");
     assert!(table.starts_with("HOST    RESULT  OPERATION") && table.contains("r07n01  off ") && !table.contains('■'), "{table}");
 
-    stage.site.until("r07n02", "power", "off", PATIENCE).unwrap();
-    stage.site.until("r07n03", "power", "on", PATIENCE).unwrap();
-    assert_eq!(stage.ok(&["hosts", "list", "@state:off", "-o", "folded"]), "r07n[01-02],r08n01\n");
+    stage.until_listed("@state:off", "r07n[01-02],r08n01");
     assert_eq!(stage.ok(&["hosts", "expand", "r0*1&@cluster:c1"]), "r07n01\nr07n11\n");
     let through_a_pipe = stage.site.ctl_with(&["power", "on", "-", "--wait", "--yes", "-o", "name"], "r07n01\nr07n02\n").unwrap();
     assert_eq!((through_a_pipe.code, through_a_pipe.out.as_str()), (OK, "r07n01\nr07n02\n"));
@@ -187,6 +198,49 @@ fn somebody_to_ask(stage: &Stage) {
     );
 }
 
+fn one_after_the_other(stage: &Stage) {
+    let id = stage.ok(&["power", "on", "r07n[01-03]", "--stagger", "1", "--yes", "--no-wait"]);
+    assert_eq!(id.lines().count(), 1, "one operation: {id}");
+    let waited = stage.ok(&["op", "wait", id.trim(), "-o", "csv", "--columns", "hosts,result", "--no-header"]);
+    assert_eq!(waited, "r07n[01-03],3 changed\n");
+    let operation = stage.site.json(&["op", "show", id.trim()]).unwrap();
+    assert_eq!((operation["stagger_ms"].as_u64(), operation["counts"]["results"]["changed"].as_u64()), (Some(1000), Some(3)));
+}
+
+fn what_bmcs_are_and_inherit(stage: &Stage) {
+    let tested = stage.ok(&["bmc", "test", "r07n[01-02]", "-o", "csv", "--columns", "host,result,power", "--no-header"]);
+    assert_eq!(tested, "r07n01,read,on\nr07n02,read,on\n");
+    let facts = stage.ok(&["bmc", "facts", "r07n01"]);
+    assert!(facts.contains("PROTOCOL") && facts.contains("IPMI 2.0"), "{facts}");
+
+    // A password made at random is shown to who asks for it, and holds from then on.
+    let made = stage.ok(&["bmc", "change-password", "r07n01", "--show", "-o", "json"]);
+    let made: Value = serde_json::from_str(&made).unwrap();
+    let password = made[0]["generated_password"].as_str().unwrap();
+    assert_eq!((made[0]["result"].as_str(), password.len()), (Some("changed"), 16));
+    stage.ok(&["power", "status", "r07n01"]);
+
+    // What a cluster says holds for hosts that say nothing themselves.
+    stage.ok(&["clusters", "set", "c1", "--poll-interval", "3", "--option", "note=x", "--driver", "null"]);
+    stage.ok(&["clusters", "set", "c1", "--option", "note=", "--unset", "driver"]);
+    let host = stage.ok(&["hosts", "show", "r07n03"]);
+    assert!(host.contains("POLL             3 (cluster)") && host.contains("DRIVER           ipmi\n"), "{host}");
+    stage.ok(&["hosts", "set", "r07n03", "--poll-interval", "5"]);
+    stage.ok(&["hosts", "set", "r07n03", "--unset", "poll-interval"]);
+    assert_eq!(stage.site.host("r07n03").unwrap()["effective"]["poll_interval"]["from"], "cluster");
+
+    let set = stage.ok(&["settings", "set", "action_timeout=40", "-o", "csv"]);
+    assert!(set.lines().any(|line| line == "action_timeout,40,60,api"), "{set}");
+    let unset = stage.ok(&["settings", "set", "--unset", "action_timeout", "-o", "csv"]);
+    assert!(unset.lines().any(|line| line == "action_timeout,30,60,file"), "{unset}");
+    assert!(stage.ok(&["drivers", "list", "-o", "name"]).contains("redfish\n"));
+    assert!(stage.ok(&["drivers", "show", "ipmi"]).starts_with("OPTION"));
+
+    let key = stage.site.path("recovery.key").display().to_string();
+    let sealed = stage.ok(&["secrets", "reseal", "r1", "--recovery-key-file", &key]);
+    assert!(sealed.starts_with("0 sealed to agent r1, ") && sealed.ends_with(", 0 do not open\n"), "{sealed}");
+}
+
 /// powerman's own daemon with its own simulated controller, and Picket with its: the same words, one after the other.
 #[test]
 fn pm_says_what_powerman_says() {
@@ -204,6 +258,8 @@ fn pm_says_what_powerman_says() {
         "-Q r07n09",
         "-c r07n01",
         "-r r07n[02-03]",
+        "-f r07n[01-02]",
+        "-u r07n02",
         "-0 r99n[1-3],r07n01",
         "-Q x1",
         "-q",

@@ -112,6 +112,18 @@ impl Client {
         read(self.ask(call).await?).await
     }
 
+    /// Reads one resource, and changes it (`PATCH`) as it was read: who changes it meanwhile wins, and this fails with 412.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub async fn edited(&self, path: &str, change: impl Fn(&Value) -> Value) -> Result<Value, Failure> {
+        let response = self.ask(Call::new(Method::GET, path)).await?;
+        let tag = response.headers().get("etag").and_then(|tag| tag.to_str().ok()).unwrap_or("*").to_owned();
+        let body = change(&read(response).await?).to_string();
+        let call = Call { headers: &[("if-match", tag)], body: Some(body), ..Call::new(Method::PATCH, path) };
+        read(self.ask(call).await?).await
+    }
+
     /// Reads one resource.
     ///
     /// # Errors

@@ -4,53 +4,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, IsTerminal, Write};
 
-use futures_util::{StreamExt, stream};
 use picket_common::api::{Counts, Host, Summary};
 use picket_common::hostset;
 use picket_common::id::HostId;
 
 use crate::client::{Client, typed};
 use crate::failure::Failure;
+use crate::select::rows;
 
 /// More hosts than this take their number to be typed.
 const TYPE_THE_COUNT: usize = 10;
-
-/// Up to this many hosts are looked at one by one, more by one list of all.
-const ONE_BY_ONE: usize = 64;
-
-/// Hosts looked at at the same time.
-const AT_ONCE: usize = 16;
 
 /// Longest host set in a question, in characters.
 const SHOWN: usize = 60;
 
 /// What about the hosts a person should know before they are touched.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Stakes {
+struct Stakes {
     /// Those that people work on.
-    pub maintenance: BTreeSet<HostId>,
+    maintenance: BTreeSet<HostId>,
     /// The zone, or else the cluster, of which they are all: `cluster c1`, `c1`.
-    pub whole: Option<(String, String)>,
-}
-
-/// Looks at what is about to be touched. A host that cannot be looked at is told of later, by what it is asked.
-pub async fn stakes(client: &Client, hosts: &[HostId]) -> Result<Stakes, Failure> {
-    let seen = if hosts.len() > ONE_BY_ONE { listed(client, hosts).await? } else { one_by_one(client, hosts).await? };
-    let summary: Summary = if hosts.len() > 1 { typed(client.one("/v1/summary").await?)? } else { Summary::default() };
-    Ok(weighed(&seen, &summary))
-}
-
-async fn listed(client: &Client, hosts: &[HostId]) -> Result<Vec<Host>, Failure> {
-    let wanted: BTreeSet<&str> = hosts.iter().map(HostId::as_str).collect();
-    let all = client.all("/v1/hosts", &[], usize::MAX).await?;
-    all.into_iter().filter(|host| host["id"].as_str().is_some_and(|id| wanted.contains(id))).map(typed).collect()
-}
-
-async fn one_by_one(client: &Client, hosts: &[HostId]) -> Result<Vec<Host>, Failure> {
-    let looks =
-        stream::iter(hosts).map(|host| async move { client.one(&format!("/v1/hosts/{host}")).await.and_then(typed::<Host>) });
-    let looks: Vec<Result<Host, Failure>> = looks.buffered(AT_ONCE).collect().await;
-    looks.into_iter().filter(|seen| !matches!(seen, Err(Failure::Problem(_)))).collect()
+    whole: Option<(String, String)>,
 }
 
 fn weighed(hosts: &[Host], summary: &Summary) -> Stakes {
@@ -100,12 +74,14 @@ fn question(what: &str, hosts: &[HostId], whole: Option<&(String, String)>) -> O
     })
 }
 
-/// Warns of hosts in maintenance, and asks unless `yes`.
+/// Looks at the hosts, warns of those in maintenance, and asks unless `yes`.
 ///
 /// # Errors
-/// [`Failure::Usage`] when the answer is no, or nobody is there to answer.
+/// [`Failure::Usage`] when the answer is no, or nobody is there to answer; [`Failure::Absent`].
 pub async fn confirm(client: &Client, what: &str, hosts: &[HostId], yes: bool) -> Result<(), Failure> {
-    let stakes = stakes(client, hosts).await?;
+    let rows = rows(client, hosts).await?;
+    let summary: Summary = if hosts.len() > 1 { typed(client.one("/v1/summary").await?)? } else { Summary::default() };
+    let stakes = weighed(&rows, &summary);
     if !stakes.maintenance.is_empty() {
         let set = hostset::fold(&stakes.maintenance);
         eprintln!("warning: in maintenance, somebody may be working on it: {set}");

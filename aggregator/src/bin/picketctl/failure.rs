@@ -20,6 +20,8 @@ pub enum Failure {
     TimedOut(String),
     /// A host set without a host.
     Nobody(String),
+    /// Hosts that are not there, as a set.
+    Absent(String),
     /// Something on this machine: a file, a terminal.
     Local(String),
 }
@@ -55,7 +57,7 @@ impl Failure {
             },
             Self::Unreachable(_) | Self::NoAnswer(_) => UNREACHABLE,
             Self::TimedOut(_) => UNKNOWN,
-            Self::Nobody(_) => NOT_FOUND,
+            Self::Nobody(_) | Self::Absent(_) => NOT_FOUND,
             Self::Local(_) => NONE_SUCCEEDED,
         }
     }
@@ -66,7 +68,7 @@ impl Failure {
             Self::Problem(problem) => format!("{} ({})", problem.detail, problem.code),
             Self::Unreachable(text) | Self::NoAnswer(text) => text.clone(),
             Self::Usage(text) | Self::TimedOut(text) | Self::Local(text) => text.clone(),
-            Self::Nobody(_) => self.to_string(),
+            Self::Nobody(_) | Self::Absent(_) => self.to_string(),
         }
     }
 
@@ -75,7 +77,7 @@ impl Failure {
         match self {
             Self::Unreachable(_) | Self::NoAnswer(_) => true,
             Self::Problem(problem) => problem.status >= 500 || problem.status == 429,
-            Self::Usage(_) | Self::TimedOut(_) | Self::Nobody(_) | Self::Local(_) => false,
+            Self::Usage(_) | Self::TimedOut(_) | Self::Nobody(_) | Self::Absent(_) | Self::Local(_) => false,
         }
     }
 }
@@ -99,6 +101,7 @@ impl fmt::Display for Failure {
             Self::Unreachable(text) => write!(f, "the aggregator cannot be reached: {text}"),
             Self::NoAnswer(text) => write!(f, "the aggregator gave no answer: {text}"),
             Self::Nobody(set) => write!(f, "no host is in {set:?}"),
+            Self::Absent(set) => write!(f, "there is no host {set}; nothing was done"),
             Self::Usage(text) | Self::TimedOut(text) | Self::Local(text) => f.write_str(text),
         }
     }

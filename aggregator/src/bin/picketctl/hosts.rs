@@ -1,11 +1,11 @@
 //! Hosts and their BMCs' settings. A password is read, sent and forgotten.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use picket_common::api::Host;
+use picket_common::api::{EffectiveBmc, Host, Origin};
 use picket_common::hostset::{fold, fold_last, in_natural_order, natural_order};
 use picket_common::id::HostId;
 use reqwest::Method;
@@ -32,15 +32,39 @@ const HOSTS: &[Column<Host>] = &[
     column("CLUSTER", |h, _| (&h.cluster).into()),
     column("RACK", |h, _| (&h.rack).into()),
     wide("AGENT", |h, _| maybe(h.agent.as_ref())),
-    wide("DRIVER", |h, _| maybe(h.bmc.as_ref().map(|bmc| &bmc.driver))),
+    wide("DRIVER", |h, _| maybe(h.bmc.as_ref().map(|bmc| from(&bmc.driver, origin(h, |effective| effective.driver.from))))),
     wide("ADDRESS", |h, _| maybe(h.bmc.as_ref().map(|bmc| with_port(&bmc.address, bmc.port)))),
-    wide("USER", |h, _| maybe(h.bmc.as_ref().map(|bmc| &bmc.username))),
+    wide("USER", |h, _| maybe(h.bmc.as_ref().map(|bmc| from(&bmc.username, origin(h, |effective| effective.username.from))))),
     wide("PASSWORD", |h, _| yes_no(h.bmc.as_ref().is_some_and(|bmc| bmc.password_set))),
     wide("OOBM", |h, _| yes_no(h.oobm_enabled)),
     wide("REFUSAL", |h, _| maybe(h.refusal.as_ref())),
     wide("MAINTENANCE", |h, _| yes_no(h.maintenance)),
+    wide("POLL", |h, _| from(&h.poll_interval, h.effective.as_ref().map(|effective| effective.poll_interval.from)).into()),
+    wide("TIMEOUT", |h, _| from(&h.action_timeout, h.effective.as_ref().map(|effective| effective.action_timeout.from)).into()),
+    wide("LABELS", |h, _| maybe(Some(pairs(&h.labels)).filter(|labels| !labels.is_empty()))),
+    wide("PASSWORD-CHANGE", |h, _| maybe(h.password_change.as_ref().map(|change| word(change.state)))),
     wide("ERROR", |h, _| maybe(h.error.as_ref())),
 ];
+
+fn word(value: impl serde::Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn origin(host: &Host, of: impl Fn(&EffectiveBmc) -> Origin) -> Option<Origin> {
+    host.effective.as_ref()?.bmc.as_ref().map(of)
+}
+
+/// A value, and where it comes from when it is not the host's own: `admin (cluster)`.
+fn from(value: &impl std::fmt::Display, origin: Option<Origin>) -> String {
+    match origin {
+        None | Some(Origin::Host) => value.to_string(),
+        Some(origin) => format!("{value} ({})", word(origin)),
+    }
+}
+
+fn pairs(map: &BTreeMap<String, String>) -> String {
+    map.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+}
 
 fn with_port(address: &str, port: Option<u16>) -> String {
     port.map_or_else(|| address.to_owned(), |port| format!("{address}:{port}"))
@@ -53,10 +77,10 @@ const AT_ONCE: usize = 16;
 pub async fn hosts(client: Result<Client, Failure>, out: &Output, command: HostCommand) -> Ended {
     match command {
         HostCommand::Add { id, cluster, rack, settings } => {
-            let mut body = given(&settings, prompted(&settings)?)?;
-            body.insert("cluster".into(), json!(cluster));
-            body.insert("rack".into(), json!(rack));
-            add(&client?, out, &id, body).await.map(|()| 0)
+            let mut body = new_host(&settings, prompted(&settings)?)?;
+            body["cluster"] = json!(cluster);
+            body["rack"] = json!(rack);
+            add(&client?, out, &id, &body).await.map(|()| 0)
         }
         HostCommand::List { hosts, filter } => {
             out.list(&list(&client?, &hosts, filter).await?, HOSTS, "id")?;
@@ -103,14 +127,14 @@ async fn resolved(client: Result<Client, Failure>, words: &[String]) -> Result<B
 }
 
 /// Makes a host that is not there yet: replacing one by a slip of the finger would forget its settings.
-async fn add(client: &Client, out: &Output, id: &HostId, body: Map<String, Value>) -> Result<(), Failure> {
+async fn add(client: &Client, out: &Output, id: &HostId, body: &Value) -> Result<(), Failure> {
     let path = format!("/v1/hosts/{id}");
     match client.one(&path).await {
         Ok(_) => return Err(Failure::Usage(format!("host {id} is there already; change it with `picketctl hosts set {id}`"))),
         Err(Failure::Problem(problem)) if problem.status == 404 => {}
         Err(failure) => return Err(failure),
     }
-    out.one(&client.json(Method::PUT, &path, Some(&Value::Object(body))).await?, HOSTS, "id")
+    out.one(&client.json(Method::PUT, &path, Some(body)).await?, HOSTS, "id")
 }
 
 async fn list(client: &Client, words: &[String], filter: HostFilter) -> Result<Vec<Value>, Failure> {
@@ -131,8 +155,8 @@ async fn list(client: &Client, words: &[String], filter: HostFilter) -> Result<V
     Ok(hosts)
 }
 
-/// Asks for each host; what fails is told on stderr.
-async fn each<'a, F: Future<Output = Result<Value, Failure>>>(
+/// Asks for each host; what fails is told on stderr. Gives the answers, and an exit code for each host.
+pub async fn each<'a, F: Future<Output = Result<Value, Failure>>>(
     hosts: &'a [HostId],
     ask: impl Fn(&'a HostId) -> F,
 ) -> (Vec<Value>, Vec<u8>) {
@@ -188,7 +212,7 @@ impl Change {
     }
 
     fn is_empty(&self) -> bool {
-        self.body.is_empty() && self.unset.is_empty()
+        self.body.is_empty() && self.unset.is_empty() && self.settings.options.is_empty() && self.settings.labels.is_empty()
     }
 
     /// Whether what a host has now decides what is sent: single options and labels are changed within the whole.
@@ -199,28 +223,53 @@ impl Change {
     /// The body of the change for a host as it is now.
     fn body(&self, host: &Value) -> Value {
         let mut body = Value::Object(self.body.clone());
-        let changes_options = self.unsets(Unset::Options) || !self.settings.options.is_empty();
-        if changes_options {
-            let before = if self.unsets(Unset::Options) { &Value::Null } else { &host["bmc"]["options"] };
-            body["bmc"]["options"] = changed(before, &self.settings.options);
+        for field in &self.unset {
+            match unset(*field) {
+                Some((true, name)) => body["bmc"][name] = Value::Null,
+                Some((false, name)) => body[name] = Value::Null,
+                None => {}
+            }
+        }
+        if !self.settings.options.is_empty() {
+            let before = if self.unsets(Unset::Options) { Map::new() } else { own_options(host) };
+            body["bmc"]["options"] = null_if_empty(changed(before, &self.settings.options));
         }
         if self.unsets(Unset::Labels) || !self.settings.labels.is_empty() {
-            let before = if self.unsets(Unset::Labels) { &Value::Null } else { &host["labels"] };
-            body["labels"] = changed(before, &self.settings.labels);
-        }
-        if self.unsets(Unset::Port) {
-            body["bmc"]["port"] = Value::Null;
-        }
-        if self.unsets(Unset::PollInterval) {
-            body["poll_interval"] = Value::Null;
+            let before = if self.unsets(Unset::Labels) { None } else { host["labels"].as_object().cloned() };
+            body["labels"] = Value::Object(changed(before.unwrap_or_default(), &self.settings.labels));
         }
         body
     }
 }
 
+/// Where a field stands that null takes back: within `bmc` or beside it. Labels have no null.
+pub const fn unset(field: Unset) -> Option<(bool, &'static str)> {
+    Some(match field {
+        Unset::Driver => (true, "driver"),
+        Unset::Address => (true, "address"),
+        Unset::Port => (true, "port"),
+        Unset::Username => (true, "username"),
+        Unset::Password => (true, "password"),
+        Unset::Options => (true, "options"),
+        Unset::PollInterval => (false, "poll_interval"),
+        Unset::ActionTimeout => (false, "action_timeout"),
+        Unset::Labels => return None,
+    })
+}
+
+/// The options that are the host's own: those in force may be its cluster's.
+fn own_options(host: &Value) -> Map<String, Value> {
+    let options = host["effective"]["options"].as_object().into_iter().flatten();
+    options.filter(|(_, option)| option["from"] == "host").map(|(key, option)| (key.clone(), option["value"].clone())).collect()
+}
+
+/// An empty map of options is none: what is inherited holds again.
+pub fn null_if_empty(map: Map<String, Value>) -> Value {
+    if map.is_empty() { Value::Null } else { Value::Object(map) }
+}
+
 /// A map after `key=value` and `key=`.
-fn changed(before: &Value, pairs: &[(String, String)]) -> Value {
-    let mut map = before.as_object().cloned().unwrap_or_default();
+pub fn changed(mut map: Map<String, Value>, pairs: &[(String, String)]) -> Map<String, Value> {
     for (key, value) in pairs {
         if value.is_empty() {
             map.remove(key);
@@ -228,7 +277,25 @@ fn changed(before: &Value, pairs: &[(String, String)]) -> Value {
             map.insert(key.clone(), json!(value));
         }
     }
-    Value::Object(map)
+    map
+}
+
+/// How often a change is tried again that met another.
+const TRIES: u32 = 3;
+
+/// Changes one host; what it is made of must still be so when it is changed.
+async fn set_one(client: &Client, host: &HostId, change: &Change) -> Result<Value, Failure> {
+    let path = format!("/v1/hosts/{host}");
+    if !change.needs_the_host() {
+        return client.json(Method::PATCH, &path, Some(&change.body(&Value::Null))).await;
+    }
+    let mut tries = 1;
+    loop {
+        match client.edited(&path, |before| change.body(before)).await {
+            Err(Failure::Problem(problem)) if problem.status == 412 && tries < TRIES => tries += 1,
+            ended => return ended,
+        }
+    }
 }
 
 async fn set(client: &Client, out: &Output, words: &[String], change: &Change, yes: bool) -> Ended {
@@ -237,12 +304,7 @@ async fn set(client: &Client, out: &Output, words: &[String], change: &Change, y
     }
     let hosts = named(client, words).await?;
     confirm(client, "Change", &hosts, yes).await?;
-    let changed = |host| async move {
-        let path = format!("/v1/hosts/{host}");
-        let before = if change.needs_the_host() { client.one(&path).await? } else { Value::Null };
-        client.json(Method::PATCH, &path, Some(&change.body(&before))).await
-    };
-    let (done, codes) = each(&hosts, changed).await;
+    let (done, codes) = each(&hosts, |host| set_one(client, host, change)).await;
     shown(out, &done, hosts.len())?;
     Ok(over_all(&codes))
 }
@@ -271,30 +333,40 @@ fn prompted(settings: &HostSettings) -> Result<Option<Password>, Failure> {
     }
 }
 
-/// The body's fields for what is given, a new host's maps as a whole.
+/// The body's fields for what is given, but for options and labels.
 fn given(settings: &HostSettings, prompted: Option<Password>) -> Result<Map<String, Value>, Failure> {
     let password = match &settings.password_file {
         Some(path) => Some(secret_input::from_file(path)?),
         None if settings.password_stdin => Some(secret_input::from_stdin()?),
         None => prompted,
     };
-    let map = |pairs: &[(String, String)]| (!pairs.is_empty()).then(|| changed(&Value::Null, pairs));
     let bmc = without_null(json!({
         "driver": settings.driver,
         "address": settings.address,
         "port": settings.port,
         "username": settings.username,
         "password": password.as_ref().map(|password| password.expose()),
-        "options": map(&settings.options),
     }));
     let bmc = bmc.as_object().is_some_and(|bmc| !bmc.is_empty()).then_some(bmc);
     let body = without_null(json!({
         "bmc": bmc,
         "maintenance": settings.maintenance,
         "poll_interval": settings.poll_interval,
-        "labels": map(&settings.labels),
+        "action_timeout": settings.action_timeout,
     }));
     let Value::Object(body) = body else { return Ok(Map::new()) };
+    Ok(body)
+}
+
+/// The body of a new host: all that is given.
+fn new_host(settings: &HostSettings, prompted: Option<Password>) -> Result<Value, Failure> {
+    let mut body = Value::Object(given(settings, prompted)?);
+    if !settings.options.is_empty() {
+        body["bmc"]["options"] = Value::Object(changed(Map::new(), &settings.options));
+    }
+    if !settings.labels.is_empty() {
+        body["labels"] = Value::Object(changed(Map::new(), &settings.labels));
+    }
     Ok(body)
 }
 
@@ -390,7 +462,7 @@ r07n04  – disabled     30m    reachable   z1    c1       r07
         assert_eq!(shown(&at(Format::Table, true), &fleet(), HOSTS, false), wanted);
         let one = shown(&at(Format::Table, true), &fleet()[..1], HOSTS, true);
         assert!(
-            one.starts_with("HOST         r07n01\nPOWER        ● on\n") && one.contains("ADDRESS      10.0.0.1:6230\n"),
+            one.starts_with("HOST             r07n01\nPOWER            ● on\n") && one.contains("ADDRESS          10.0.0.1:6230\n"),
             "{one}"
         );
         assert_eq!(shown(&at(Format::Name, false), &fleet()[..2], HOSTS, false), "r07n01\nr07n02\n");
@@ -398,28 +470,31 @@ r07n04  – disabled     30m    reachable   z1    c1       r07
         assert_eq!(json[0]["later"], 1, "what a newer aggregator adds is passed on");
         assert_eq!(shown(&at(Format::Jsonl, false), &fleet(), HOSTS, false).lines().count(), 4);
         let csv = "\
-host,power,since,management,zone,cluster,rack,agent,driver,address,user,password,oobm,refusal,maintenance,error
-r07n02,off,2026-01-01T00:00:00Z,reachable,z1,c1,r07,r07,ipmi,10.0.0.1:6230,admin,yes,yes,,no,
+host,power,since,management,zone,cluster,rack,agent,driver,address,user,password,oobm,refusal,maintenance,poll,timeout,labels,\
+password-change,error
+r07n02,off,2026-01-01T00:00:00Z,reachable,z1,c1,r07,r07,ipmi,10.0.0.1:6230,admin,yes,yes,,no,10,60,,,
 ";
         assert_eq!(shown(&at(Format::Csv, true), &fleet()[1..2], HOSTS, false), csv);
     }
 
     #[test]
     fn only_what_is_given_is_sent() {
-        assert!(given(&HostSettings::default(), None).unwrap().is_empty());
+        assert_eq!(new_host(&HostSettings::default(), None).unwrap(), json!({}));
         let settings = HostSettings {
             address: Some("10.0.0.1".into()),
             options: vec![("k".into(), "v".into())],
             maintenance: Some(false),
             ..HostSettings::default()
         };
-        let body = Value::Object(given(&settings, None).unwrap());
+        let body = new_host(&settings, None).unwrap();
         assert_eq!(body, json!({"bmc": {"address": "10.0.0.1", "options": {"k": "v"}}, "maintenance": false}));
     }
 
     #[test]
     fn what_a_host_has_is_changed_and_cleared() {
-        let host = json!({"bmc": {"options": {"a": "1", "b": "2"}, "port": 7}, "labels": {"os": "linux"}});
+        let option = |value: &str, from: &str| json!({"value": value, "from": from});
+        let options = json!({"a": option("1", "host"), "b": option("2", "host"), "d": option("4", "cluster")});
+        let host = json!({"effective": {"options": options}, "labels": {"os": "linux"}});
         let change = |pairs: &str, unset: &[Unset]| {
             let options = pairs.split_whitespace().filter_map(|pair| pair.split_once('='));
             let options = options.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
@@ -429,8 +504,9 @@ r07n02,off,2026-01-01T00:00:00Z,reachable,z1,c1,r07,r07,ipmi,10.0.0.1:6230,admin
         };
         for (pairs, unset, wanted) in [
             ("a= c=3", &[][..], json!({"bmc": {"options": {"b": "2", "c": "3"}}})),
+            ("a= b=", &[], json!({"bmc": {"options": null}})),
             ("c=3", &[Unset::Options], json!({"bmc": {"options": {"c": "3"}}})),
-            ("", &[Unset::Options, Unset::Port], json!({"bmc": {"options": {}, "port": null}})),
+            ("", &[Unset::Options, Unset::Port], json!({"bmc": {"options": null, "port": null}})),
             ("", &[Unset::Labels, Unset::PollInterval], json!({"labels": {}, "poll_interval": null})),
         ] {
             assert_eq!(change(pairs, unset), wanted, "{pairs} {unset:?}");

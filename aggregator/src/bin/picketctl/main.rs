@@ -3,6 +3,7 @@
 mod agents;
 mod alerts;
 mod audit;
+mod bmc;
 mod cli;
 mod client;
 mod config;
@@ -23,6 +24,7 @@ mod progress;
 mod secret_input;
 mod select;
 mod sight;
+mod site;
 mod tokens;
 
 use std::process::ExitCode;
@@ -69,9 +71,13 @@ async fn run(cli: Cli) -> Ended {
         Command::Hosts(command) => hosts::hosts(client(), &out, command).await,
         Command::Oobm(command) => power::oobm(&client()?, &out, command).await,
         Command::Power(command) => power::power(&client()?, &out, command).await,
+        Command::Bmc(command) => bmc::bmc(&client()?, &out, command).await,
         Command::Pm(command) => pm::pm(&client()?, command).await,
         Command::Op(command) => op::op(&client()?, &out, command).await,
         Command::Agents(command) => agents::agents(&client()?, &out, command).await,
+        Command::Drivers(command) => site::drivers(&client()?, &out, command).await,
+        Command::Settings(command) => site::settings(&client()?, &out, command).await,
+        Command::Secrets(command) => site::secrets(&client()?, &out, command).await,
         Command::Consumers(command) => agents::consumers(&client()?, &out, command).await,
         Command::Tokens(command) => tokens::tokens(&client()?, &out, command).await,
         Command::Alerts(command) => alerts::alerts(&client()?, &out, command).await,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use picket_common::api::{Operation, OperationHost};
+use picket_common::hostset::fold;
 use picket_common::id::OperationId;
 use reqwest::Method;
 use serde_json::Value;
@@ -16,8 +17,8 @@ use crate::output::{Column, Output, age, column, maybe};
 const OPERATIONS: &[Column<Operation>] = &[
     column("OPERATION", |o, _| o.id.into()),
     column("WHAT", |o, _| o.action.to_string().into()),
-    column("HOSTS", |o, _| summary_of(&o.hosts, |host| host.host.to_string()).into()),
-    column("RESULT", |o, _| summary_of(&o.hosts, |host| host.result.clone().unwrap_or_else(|| state(host))).into()),
+    column("HOSTS", |o, _| hosts(o).into()),
+    column("RESULT", |o, _| results(o).into()),
     column("AGE", |o, look| age(o.accepted_at, look)),
     column("BY", |o, _| (&o.principal).into()),
     column("REASON", |o, _| maybe(o.reason.as_ref())),
@@ -28,10 +29,25 @@ fn state(host: &OperationHost) -> String {
     serde_json::to_value(host.state).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
-fn summary_of(hosts: &[OperationHost], word: impl Fn(&OperationHost) -> String) -> String {
-    let mut words: Vec<String> = hosts.iter().map(word).collect();
-    words.dedup();
-    words.join(",")
+/// The hosts' names as a set; of a list's operation with many, their number.
+fn hosts(operation: &Operation) -> String {
+    let total = operation.counts.total;
+    let shown = operation.hosts.len();
+    if u64::try_from(shown).is_ok_and(|shown| shown < total) {
+        return format!("{total} hosts");
+    }
+    fold(&operation.hosts.iter().map(|host| host.host.clone()).collect())
+}
+
+/// `changed`, or `46 changed, 2 failed` of many; how far it is while it is not done.
+fn results(operation: &Operation) -> String {
+    if let [host] = operation.hosts.as_slice() {
+        return host.result.clone().unwrap_or_else(|| state(host));
+    }
+    let counts = &operation.counts;
+    let pending = [("pending", counts.total.saturating_sub(counts.done))].into_iter().filter(|(_, count)| *count > 0);
+    let ended = counts.results.iter().map(|(result, count)| (result.as_str(), *count));
+    ended.chain(pending).map(|(word, count)| format!("{count} {word}")).collect::<Vec<_>>().join(", ")
 }
 
 /// `op …`.
@@ -49,7 +65,7 @@ pub async fn op(client: &Client, out: &Output, command: OpCommand) -> Ended {
         OpCommand::Cancel { id } => client.json(Method::DELETE, &path(id), None).await?,
         OpCommand::Wait { id, timeout } => {
             let first = client.one(&path(id)).await?;
-            until_done(client, first, timeout.map(Duration::from_secs)).await?
+            until_done(client, first, timeout.map(Duration::from_secs), &|_| {}).await?
         }
     };
     out.one(&shown, OPERATIONS, "id")?;
@@ -63,11 +79,17 @@ const LOOK: Duration = Duration::from_millis(200);
 /// How long after its deadline a result may still come: the aggregator itself gives up a minute after it.
 const GRACE: Duration = Duration::from_secs(75);
 
-/// Waits until an operation is done. An aggregator that does not answer meanwhile is asked again: it may be starting anew.
+/// Waits until an operation is done. An aggregator that does not answer meanwhile is asked again: it may be starting anew. What is
+/// seen on the way, without the hosts' parts, goes to `seen`.
 ///
 /// # Errors
 /// [`Failure::TimedOut`] with the id, when `timeout` or the operation's own deadline and grace are over.
-pub async fn until_done(client: &Client, first: Value, timeout: Option<Duration>) -> Result<Value, Failure> {
+pub async fn until_done(
+    client: &Client,
+    first: Value,
+    timeout: Option<Duration>,
+    seen: &impl Fn(&Value),
+) -> Result<Value, Failure> {
     let operation: Operation = typed(first.clone())?;
     if operation.done {
         return Ok(first);
@@ -75,15 +97,21 @@ pub async fn until_done(client: &Client, first: Value, timeout: Option<Duration>
     let left = operation.deadline.duration_since(picket_aggregator::clock::now().wall);
     let patience = timeout.unwrap_or_else(|| Duration::try_from(left).unwrap_or_default().saturating_add(GRACE));
     let path = format!("/v1/operations/{}", operation.id);
+    let counts = format!("{path}?hosts=none");
     let looking = async {
         let mut ticks = tokio::time::interval(LOOK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut done = false;
         loop {
             ticks.tick().await;
-            match client.one(&path).await {
-                Ok(seen) if seen["done"] == true => return Ok(seen),
+            match client.one(if done { &path } else { &counts }).await {
+                Ok(whole) if done => return Ok(whole),
+                Ok(look) => {
+                    seen(&look);
+                    done = look["done"] == true;
+                }
                 Err(failure) if !failure.may_pass() => return Err(failure),
-                Ok(_) | Err(_) => {}
+                Err(_) => {}
             }
         }
     };
@@ -100,7 +128,8 @@ pub fn exit_code(operation: &Operation) -> u8 {
     over_all(&codes)
 }
 
-fn result_code(host: &OperationHost) -> u8 {
+/// The exit code that says how a host's part ended.
+pub fn result_code(host: &OperationHost) -> u8 {
     match host.result.as_deref() {
         Some("changed" | "unchanged" | "read") => 0,
         Some("refused") => REFUSED,
@@ -112,7 +141,33 @@ fn result_code(host: &OperationHost) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::Format;
     use crate::client::testing;
+    use crate::output::tests::{at, shown};
+
+    #[test]
+    fn tables_are_as_they_were() {
+        let part = |host: &str| serde_json::json!({"host": host, "state": "done", "result": "changed"});
+        let of = |parts: &[Value], total: u64, results: Value| {
+            serde_json::json!({"id": "0190b7a0-0000-7000-8000-000000000000", "operation": "identify", "seconds": 15, "principal": "ann",
+                "accepted_at": "2026-01-01T00:00:00Z", "deadline": "2026-01-01T00:01:00Z", "done": false, "hosts": parts,
+                "counts": {"total": total, "accepted": 0, "sent": 0, "admitted": 0, "done": 46, "results": results}})
+        };
+        let operations = [
+            of(&[part("h1")], 1, serde_json::json!({"changed": 1})),
+            of(&[part("h1"), part("h2")], 48, serde_json::json!({"changed": 44, "failed": 2})),
+            of(&[part("h1"), part("h2")], 2, serde_json::json!({"changed": 2})),
+        ];
+        let wanted = "\
+OPERATION                             WHAT      HOSTS     RESULT                         AGE  BY   REASON  DETAIL
+0190b7a0-0000-7000-8000-000000000000  identify  h1        changed                        30m  ann  -       -
+0190b7a0-0000-7000-8000-000000000000  identify  48 hosts  44 changed, 2 failed, 2 pending  30m  ann  -       -
+0190b7a0-0000-7000-8000-000000000000  identify  h[1-2]    2 changed                      30m  ann  -       -
+";
+        let squeezed = |text: &str| text.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
+        let shown = shown(&at(Format::Table, false), &operations, OPERATIONS, false);
+        assert_eq!(squeezed(&shown), squeezed(wanted));
+    }
 
     fn operation(done: bool) -> Value {
         let deadline = picket_aggregator::clock::now().after(Duration::from_secs(60)).wall;
@@ -125,11 +180,15 @@ mod tests {
     async fn waiting_outlasts_an_aggregator_that_starts_anew() {
         let broken = r#"{"type": "/problems/store-unavailable", "title": "T", "status": 503, "detail": "d",
             "code": "store-unavailable", "request_id": "r", "retryable": true}"#;
-        let answers = [None, Some((503, broken.to_owned())), None, Some((200, operation(true).to_string()))];
+        let done = || Some((200, operation(true).to_string()));
+        let answers = [None, Some((503, broken.to_owned())), Some((200, operation(false).to_string())), done(), None, done()];
         let client = testing::client(answers.to_vec()).await;
-        assert_eq!(until_done(&client, operation(false), None).await.unwrap()["done"], true);
+        let looks = std::cell::Cell::new(0);
+        let seen = |_: &Value| looks.set(looks.get() + 1);
+        assert_eq!(until_done(&client, operation(false), None, &seen).await.unwrap()["done"], true);
+        assert_eq!(looks.get(), 2);
         // Nobody is there any more: that ends with the patience, and is not a failure of the operation.
-        let gone = until_done(&client, operation(false), Some(Duration::from_secs(1))).await.unwrap_err();
+        let gone = until_done(&client, operation(false), Some(Duration::from_secs(1)), &|_| {}).await.unwrap_err();
         assert!(matches!(&gone, Failure::TimedOut(_)) && gone.exit_code() == UNKNOWN, "{gone}");
     }
 }

@@ -2,12 +2,15 @@
 
 use picket_common::api::{Cluster, Rack, Zone};
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::Ended;
-use crate::cli::{ClusterCommand, RackCommand, ZoneCommand};
+use crate::cli::{ClusterCommand, ClusterSettings, RackCommand, Unset, ZoneCommand};
 use crate::client::Client;
-use crate::output::{Column, Output, column, maybe, yes_no};
+use crate::failure::Failure;
+use crate::hosts;
+use crate::output::{Column, Output, column, maybe, wide, yes_no};
+use crate::secret_input;
 
 const ZONES: &[Column<Zone>] = &[column("ZONE", |z, _| (&z.id).into()), column("OOBM", |z, _| yes_no(z.oobm_enabled))];
 
@@ -17,6 +20,14 @@ const CLUSTERS: &[Column<Cluster>] = &[
     column("OOBM", |c, _| yes_no(c.oobm_enabled)),
     column("POLL", |c, _| maybe(c.body.poll_interval)),
     column("TIMEOUT", |c, _| maybe(c.body.action_timeout)),
+    wide("DRIVER", |c, _| maybe(c.body.bmc.as_ref().and_then(|bmc| bmc.driver.clone()))),
+    wide("PORT", |c, _| maybe(c.body.bmc.as_ref().and_then(|bmc| bmc.port))),
+    wide("USER", |c, _| maybe(c.body.bmc.as_ref().and_then(|bmc| bmc.username.clone()))),
+    wide("PASSWORD", |c, _| yes_no(c.body.bmc.as_ref().is_some_and(|bmc| bmc.password_set))),
+    wide("WITHOUT-PASSWORD", |c, _| {
+        let agents = c.body.bmc.iter().flat_map(|bmc| &bmc.agents_without_password).map(ToString::to_string);
+        maybe(Some(agents.collect::<Vec<_>>().join(" ")).filter(|agents| !agents.is_empty()))
+    }),
 ];
 
 const RACKS: &[Column<Rack>] = &[
@@ -48,6 +59,11 @@ pub async fn clusters(client: &Client, out: &Output, command: ClusterCommand) ->
             let made = client.json(Method::PUT, &format!("/v1/clusters/{id}"), Some(&body)).await?;
             out.one(&made, CLUSTERS, "id")?;
         }
+        ClusterCommand::Set { id, settings } => {
+            let body = changes(&settings)?;
+            let changed = client.edited(&format!("/v1/clusters/{id}"), |before| changed(before, &body, &settings)).await?;
+            out.one(&changed, CLUSTERS, "id")?;
+        }
         ClusterCommand::List { zone } => {
             let filter = [("zone", zone.map(|zone| zone.to_string()))];
             out.list(&client.all("/v1/clusters", &filter, usize::MAX).await?, CLUSTERS, "id")?;
@@ -56,6 +72,42 @@ pub async fn clusters(client: &Client, out: &Output, command: ClusterCommand) ->
         ClusterCommand::Rm { id } => removed(client, &format!("/v1/clusters/{id}")).await?,
     }
     Ok(0)
+}
+
+/// The change's body for what is given, but for options.
+fn changes(settings: &ClusterSettings) -> Result<Value, Failure> {
+    let password = match &settings.password_file {
+        Some(path) => Some(secret_input::from_file(path)?),
+        None if settings.password_stdin => Some(secret_input::from_stdin()?),
+        None => None,
+    };
+    let ClusterSettings { zone, poll_interval, action_timeout, driver, port, username, unset, options, .. } = settings;
+    let password = password.as_ref().map(|password| password.expose());
+    let bmc = without_null(json!({ "driver": driver, "port": port, "username": username, "password": password }));
+    let bmc = bmc.as_object().is_some_and(|bmc| !bmc.is_empty()).then_some(bmc);
+    let mut body =
+        without_null(json!({ "zone": zone, "poll_interval": poll_interval, "action_timeout": action_timeout, "bmc": bmc }));
+    for field in unset {
+        match hosts::unset(*field) {
+            Some((true, "address")) | None => return Err(Failure::Usage("a cluster has neither address nor labels".into())),
+            Some((true, name)) => body["bmc"][name] = Value::Null,
+            Some((false, name)) => body[name] = Value::Null,
+        }
+    }
+    if body.as_object().is_some_and(Map::is_empty) && options.is_empty() {
+        return Err(Failure::Usage("nothing to set; see `picketctl clusters set --help`".into()));
+    }
+    Ok(body)
+}
+
+/// The change of a cluster as it is now: single options are changed within the whole.
+fn changed(before: &Value, body: &Value, settings: &ClusterSettings) -> Value {
+    let mut body = body.clone();
+    if !settings.options.is_empty() {
+        let kept = if settings.unset.contains(&Unset::Options) { None } else { before["bmc"]["options"].as_object().cloned() };
+        body["bmc"]["options"] = hosts::null_if_empty(hosts::changed(kept.unwrap_or_default(), &settings.options));
+    }
+    body
 }
 
 /// `racks …`.
@@ -76,7 +128,7 @@ pub async fn racks(client: &Client, out: &Output, command: RackCommand) -> Ended
 }
 
 /// Removes a resource and says so.
-pub async fn removed(client: &Client, path: &str) -> Result<(), crate::failure::Failure> {
+pub async fn removed(client: &Client, path: &str) -> Result<(), Failure> {
     client.json(Method::DELETE, path, None).await?;
     eprintln!("removed {}", path.trim_start_matches("/v1/"));
     Ok(())
@@ -88,4 +140,44 @@ pub fn without_null(mut value: Value) -> Value {
         fields.retain(|_, field| !field.is_null());
     }
     value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Format;
+    use crate::output::tests::{at, shown};
+
+    #[test]
+    fn tables_are_as_they_were() {
+        let clusters = [
+            json!({"id": "c1", "zone": "z1", "poll_interval": 30, "oobm_enabled": true,
+                "bmc": {"driver": "ipmi", "username": "admin", "password_set": true, "agents_without_password": ["r08"], "options": {}}}),
+            json!({"id": "c2", "zone": "z1", "oobm_enabled": false}),
+        ];
+        let wanted = "CLUSTER  ZONE  OOBM  POLL  TIMEOUT\nc1       z1    yes   30    -\nc2       z1    no    -     -\n";
+        assert_eq!(shown(&at(Format::Table, false), &clusters, CLUSTERS, false), wanted);
+        let csv = "cluster,zone,oobm,poll,timeout,driver,port,user,password,without-password\nc1,z1,yes,30,,ipmi,,admin,yes,r08\n";
+        assert_eq!(shown(&at(Format::Csv, false), &clusters[..1], CLUSTERS, false), csv);
+        let zones = [json!({"id": "z1", "oobm_enabled": true})];
+        assert_eq!(shown(&at(Format::Table, false), &zones, ZONES, false), "ZONE  OOBM\nz1    yes\n");
+        let racks = [json!({"id": "r1", "zone": "z1", "agent": null, "epoch": 3})];
+        assert_eq!(shown(&at(Format::Table, false), &racks, RACKS, false), "RACK  ZONE  AGENT  EPOCH\nr1    z1    -      3\n");
+    }
+
+    #[test]
+    fn what_hosts_inherit_is_changed_and_cleared() {
+        let before = json!({"bmc": {"options": {"a": "1", "b": "2"}}});
+        let body = |settings: &ClusterSettings| changes(settings).map(|body| changed(&before, &body, settings));
+        let settings = ClusterSettings {
+            username: Some("admin".into()),
+            options: vec![("a".into(), String::new()), ("c".into(), "3".into())],
+            unset: vec![Unset::Port, Unset::PollInterval],
+            ..ClusterSettings::default()
+        };
+        let wanted = json!({"bmc": {"username": "admin", "port": null, "options": {"b": "2", "c": "3"}}, "poll_interval": null});
+        assert_eq!(body(&settings).unwrap(), wanted);
+        assert!(body(&ClusterSettings::default()).is_err());
+        assert!(body(&ClusterSettings { unset: vec![Unset::Labels], ..ClusterSettings::default() }).is_err());
+    }
 }

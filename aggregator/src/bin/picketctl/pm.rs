@@ -4,9 +4,9 @@
 
 use std::collections::BTreeSet;
 
+use picket_common::command::MAX_IDENTIFY_SECONDS;
 use picket_common::hostset::{fold_last, in_natural_order};
 use picket_common::id::HostId;
-use picket_common::power::PowerOperation;
 use serde_json::json;
 
 use crate::Ended;
@@ -39,15 +39,12 @@ pub async fn pm(client: &Client, command: Pm) -> Ended {
         return Ok(NO_SUCH_NODES);
     }
     let targets = in_natural_order(&targets);
-    let operation = operation(&command);
-    if operation != PowerOperation::Status {
-        confirm(client, &format!("Power {operation}"), &targets, command.yes).await?;
+    let order = order(&command);
+    if !matches!(order.operation, "status" | "identify") {
+        confirm(client, &format!("Power {}", order.operation), &targets, command.yes).await?;
     }
-    let body = json!({ "operation": operation });
-    let outcomes =
-        orders::to_each(client, &targets, &Order { route: "power", body, timeout: None, waits: true, dry_run: false }).await;
-    let (text, code) =
-        if operation == PowerOperation::Status { queried(&outcomes, command.exprange) } else { commanded(&outcomes) };
+    let outcomes = orders::carried_out(client, &targets, &order).await?;
+    let (text, code) = if order.operation == "status" { queried(&outcomes, command.exprange) } else { commanded(&outcomes) };
     print(&text)?;
     Ok(code)
 }
@@ -62,13 +59,18 @@ async fn targets(client: &Client, words: &[String]) -> Result<BTreeSet<HostId>, 
     resolved(&set, &known(client, &set).await?)
 }
 
-const fn operation(command: &Pm) -> PowerOperation {
+/// A light that is put on stays on for as long as BMCs can be told at most.
+fn order(command: &Pm) -> Order {
+    let power = |operation| Order::new(operation, "power", json!({}));
+    let light = |seconds: u16| Order::new("identify", "identify", json!({ "seconds": seconds }));
     match command {
-        Pm { on: true, .. } => PowerOperation::On,
-        Pm { off: true, .. } => PowerOperation::Off,
-        Pm { cycle: true, .. } => PowerOperation::Cycle,
-        Pm { reset: true, .. } => PowerOperation::Reset,
-        _ => PowerOperation::Status,
+        Pm { on: true, .. } => power("on"),
+        Pm { off: true, .. } => power("off"),
+        Pm { cycle: true, .. } => power("cycle"),
+        Pm { reset: true, .. } => power("reset"),
+        Pm { flash: true, .. } => light(MAX_IDENTIFY_SECONDS),
+        Pm { unflash: true, .. } => light(0),
+        _ => power("status"),
     }
 }
 

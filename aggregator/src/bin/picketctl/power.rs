@@ -17,7 +17,7 @@ use crate::orders::{self, Order, Outcome};
 use crate::output::{Column, Output, column, maybe, plain, power as shape, yes_no};
 use crate::places::without_null;
 use crate::progress::Progress;
-use crate::select::named;
+use crate::select::{named, rows};
 
 const PLANS: &[Column<DryRun>] = &[
     column("HOST", |d, _| (&d.host).into()),
@@ -36,8 +36,11 @@ pub async fn power(client: &Client, out: &Output, command: Power) -> Ended {
     let order = order(&command);
     if command.operation != PowerOperation::Status && !command.dry_run {
         confirm(client, &format!("Power {}", command.operation), &hosts, command.yes).await?;
+    } else if hosts.len() > 1 {
+        // A slip in one of many names is told before anything is asked.
+        rows(client, &hosts).await?;
     }
-    let outcomes = orders::to_each(client, &hosts, &order).await;
+    let outcomes = orders::carried_out(client, &hosts, &order).await?;
     if command.dry_run {
         show_plans(out, &outcomes)?
     } else {
@@ -49,14 +52,10 @@ pub async fn power(client: &Client, out: &Output, command: Power) -> Ended {
 }
 
 fn order(command: &Power) -> Order {
-    let body = without_null(json!({
-        "operation": command.operation,
-        "timeout": command.timeout,
-        "reason": command.reason,
-        "dry_run": command.dry_run,
-        "on_if_off": command.on_if_off,
-    }));
-    Order { route: "power", body, timeout: command.timeout, waits: waits(command), dry_run: command.dry_run }
+    let Power { operation, timeout, reason, dry_run, on_if_off, stagger, .. } = command;
+    let fields = without_null(json!({ "timeout": timeout, "reason": reason, "on_if_off": on_if_off }));
+    let order = Order::new(operation.as_str(), "power", fields);
+    Order { stagger: *stagger, waits: waits(command), dry_run: *dry_run, ..order }
 }
 
 /// Whether to wait: as told; otherwise on a terminal, and for a status, whose id alone would be of no use.

@@ -8,30 +8,32 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// A bar, if somebody sees it.
 pub struct Progress {
     bar: Option<ProgressBar>,
-    total: usize,
-    done: Cell<usize>,
-    failed: Cell<usize>,
+    total: u64,
+    counted: Cell<(u64, u64)>,
 }
 
 impl Progress {
     /// For so many hosts; one is no bulk.
     pub fn new(total: usize) -> Self {
+        let total = u64::try_from(total).unwrap_or(u64::MAX);
         let style = ProgressStyle::with_template("{bar:32} {msg}  {elapsed}").ok();
         let seen = total > 1 && std::io::stderr().is_terminal();
-        let bar = style.filter(|_| seen).map(|style| {
-            let length = u64::try_from(total).unwrap_or(u64::MAX);
-            ProgressBar::new(length).with_style(style).with_message(message(0, 0, total))
-        });
-        Self { bar, total, done: Cell::new(0), failed: Cell::new(0) }
+        let bar = style.filter(|_| seen).map(|style| ProgressBar::new(total).with_style(style));
+        Self { bar, total, counted: Cell::new((0, 0)) }
     }
 
-    /// One host's part has ended.
+    /// One host's part has ended, well or not.
     pub fn step(&self, ok: bool) {
-        let counter = if ok { &self.done } else { &self.failed };
-        counter.set(counter.get() + 1);
+        let (done, failed) = self.counted.get();
+        self.show(if ok { (done + 1, failed) } else { (done, failed + 1) });
+    }
+
+    /// So many are done, so many failed.
+    pub fn show(&self, counted: (u64, u64)) {
+        self.counted.set(counted);
         if let Some(bar) = &self.bar {
-            bar.set_message(message(self.done.get(), self.failed.get(), self.total));
-            bar.inc(1);
+            bar.set_message(message(counted, self.total));
+            bar.set_position(counted.0 + counted.1);
         }
     }
 }
@@ -45,7 +47,7 @@ impl Drop for Progress {
     }
 }
 
-fn message(done: usize, failed: usize, total: usize) -> String {
+fn message((done, failed): (u64, u64), total: u64) -> String {
     format!("{done} done, {failed} failed, {} pending", total.saturating_sub(done + failed))
 }
 
@@ -59,7 +61,6 @@ mod tests {
         for ok in [true, false, true] {
             progress.step(ok);
         }
-        let (done, failed) = (progress.done.get(), progress.failed.get());
-        assert_eq!(message(done, failed, progress.total), "2 done, 1 failed, 2 pending");
+        assert_eq!(message(progress.counted.get(), progress.total), "2 done, 1 failed, 2 pending");
     }
 }

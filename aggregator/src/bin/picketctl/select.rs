@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Read;
 
 use picket_common::api::Host;
-use picket_common::hostset::{Group, Groups, HostSet, Traits, in_natural_order};
+use picket_common::hostset::{Group, Groups, HostSet, Traits, fold, in_natural_order};
 use picket_common::id::HostId;
 
 use crate::client::{Client, typed};
@@ -42,6 +42,34 @@ pub async fn named(client: &Client, words: &[String]) -> Result<Vec<HostId>, Fai
     if hosts.is_empty() { Err(Failure::Nobody(words.join(" "))) } else { Ok(in_natural_order(&hosts)) }
 }
 
+/// Longest set that is sent in a URL.
+const MAX_QUERY: usize = 2000;
+
+/// The hosts as the aggregator shows them. One that is not there is left to what it is asked; of many, a name that is no host's is
+/// a slip, and then nothing is done.
+///
+/// # Errors
+/// [`Failure::Absent`] with the names.
+pub async fn rows(client: &Client, hosts: &[HostId]) -> Result<Vec<Host>, Failure> {
+    if let [host] = hosts {
+        return match client.one(&format!("/v1/hosts/{host}")).await {
+            Ok(row) => Ok(vec![typed(row)?]),
+            Err(Failure::Problem(_)) => Ok(Vec::new()),
+            Err(failure) => Err(failure),
+        };
+    }
+    let wanted: BTreeSet<HostId> = hosts.iter().cloned().collect();
+    let set = Some(fold(&wanted)).filter(|set| set.len() <= MAX_QUERY);
+    let rows: Vec<Host> = list(client, &[("select", set)]).await?.into_iter().filter(|row| wanted.contains(&row.id)).collect();
+    let found: BTreeSet<HostId> = rows.iter().map(|row| row.id.clone()).collect();
+    let absent: BTreeSet<HostId> = wanted.difference(&found).cloned().collect();
+    if absent.is_empty() { Ok(rows) } else { Err(Failure::Absent(fold(&absent))) }
+}
+
+async fn list(client: &Client, query: &[(&str, Option<String>)]) -> Result<Vec<Host>, Failure> {
+    client.all("/v1/hosts", query, usize::MAX).await?.into_iter().map(typed).collect()
+}
+
 /// The hosts of a set, perhaps none.
 pub fn resolved(set: &HostSet, known: &Known) -> Result<BTreeSet<HostId>, Failure> {
     set.resolve(known).map_err(|error| Failure::Usage(error.to_string()))
@@ -73,7 +101,7 @@ pub async fn known(client: &Client, set: &HostSet) -> Result<Known, Failure> {
     let Some(first) = groups.first() else { return Ok(known) };
     // One group is asked for by itself; several share one list.
     let query = if groups.len() == 1 { filter(first).into_iter().collect() } else { Vec::new() };
-    known.hosts = client.all("/v1/hosts", &query, usize::MAX).await?.into_iter().map(typed).collect::<Result<_, _>>()?;
+    known.hosts = list(client, &query).await?;
     for group in groups {
         if known.members(&group).is_some_and(|members| members.is_empty()) && is_absent(client, &group).await? {
             known.absent.insert(group);

@@ -36,6 +36,13 @@ pub enum ClusterCommand {
         #[arg(long, value_name = "SECONDS")]
         action_timeout: Option<u64>,
     },
+    /// Change what is given.
+    Set {
+        id: ClusterId,
+        /// Its settings.
+        #[command(flatten)]
+        settings: Box<ClusterSettings>,
+    },
     /// All of them.
     List {
         /// Only of this zone.
@@ -155,17 +162,27 @@ pub enum HostCommand {
     },
 }
 
-/// What `hosts set` can take back.
+/// What can be taken back: it is inherited from then on, or nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Unset {
+    /// The driver.
+    Driver,
+    /// The BMC's address.
+    Address,
     /// The BMC's port.
     Port,
+    /// The login name, and with it the password.
+    Username,
+    /// The password.
+    Password,
     /// All options of the driver.
     Options,
     /// All labels.
     Labels,
     /// The poll interval.
     PollInterval,
+    /// The time an operation may take.
+    ActionTimeout,
 }
 
 /// Which hosts.
@@ -188,7 +205,7 @@ pub struct HostFilter {
 /// Settings of a host.
 #[derive(Debug, Default, Args)]
 pub struct HostSettings {
-    /// `ipmi`, `redfish` or `null`.
+    /// As `picketctl drivers list` names it.
     #[arg(long)]
     pub driver: Option<String>,
     /// IP address or name of the BMC.
@@ -218,4 +235,42 @@ pub struct HostSettings {
     /// Poll interval, in seconds.
     #[arg(long, value_name = "SECONDS")]
     pub poll_interval: Option<u64>,
+    /// Time an operation may take, in seconds.
+    #[arg(long, value_name = "SECONDS")]
+    pub action_timeout: Option<u64>,
+}
+
+/// What a cluster's hosts inherit.
+#[derive(Debug, Default, Args)]
+pub struct ClusterSettings {
+    /// The zone it lies in; changes only while it has no hosts.
+    #[arg(long)]
+    pub zone: Option<ZoneId>,
+    /// Poll interval of its hosts, in seconds.
+    #[arg(long, value_name = "SECONDS")]
+    pub poll_interval: Option<u64>,
+    /// Time an operation may take, in seconds.
+    #[arg(long, value_name = "SECONDS")]
+    pub action_timeout: Option<u64>,
+    /// Driver of hosts that name none.
+    #[arg(long)]
+    pub driver: Option<String>,
+    /// Port of their BMCs.
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// Login name at their BMCs.
+    #[arg(long)]
+    pub username: Option<String>,
+    /// File with the login's password, one line.
+    #[arg(long, value_name = "FILE", conflicts_with = "password_stdin")]
+    pub password_file: Option<PathBuf>,
+    /// Read the login's password from stdin, one line.
+    #[arg(long)]
+    pub password_stdin: bool,
+    /// An option of the driver, `key=value`; may be given again. `key=` takes it away, others stay.
+    #[arg(long = "option", value_name = "K=V", value_parser = pair)]
+    pub options: Vec<(String, String)>,
+    /// Back to nothing; may be given again.
+    #[arg(long, value_name = "FIELD", value_enum)]
+    pub unset: Vec<Unset>,
 }

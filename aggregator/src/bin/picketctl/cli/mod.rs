@@ -1,6 +1,7 @@
 //! The grammar of the command line. Only words: what they do is elsewhere.
 
 mod access;
+mod bmc;
 mod inventory;
 mod power;
 mod program;
@@ -11,7 +12,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use access::{AgentCommand, ConsumerCommand, ContextCommand, Login, TokenCommand};
-pub use inventory::{ClusterCommand, HostCommand, HostFilter, HostSettings, RackCommand, Unset, ZoneCommand};
+pub use bmc::{BmcCommand, DriverCommand, OrderArgs, SecretCommand, SettingsCommand};
+pub use inventory::{ClusterCommand, ClusterSettings, HostCommand, HostFilter, HostSettings, RackCommand, Unset, ZoneCommand};
 pub use power::{Gate, GateScope, OobmCommand, OpCommand, Pm, Power};
 pub use program::{Man, Shell};
 pub use sight::{AlertCommand, AlertFilter, Alerts, ApiArgs, AuditCommand, EventCommand, HistoryArgs, SilenceCommand};
@@ -116,6 +118,9 @@ pub enum Command {
     Oobm(OobmCommand),
     /// Switch hosts on and off, or read their state now.
     Power(Power),
+    /// BMCs: what they are, their light, boot device and password.
+    #[command(subcommand)]
+    Bmc(BmcCommand),
     /// As powerman's `pm`: the same words, the same text, its exit codes 209, 210 and 211.
     Pm(Pm),
     /// Operations under way and done.
@@ -124,6 +129,15 @@ pub enum Command {
     /// Agents at the racks.
     #[command(subcommand)]
     Agents(AgentCommand),
+    /// Drivers and their options.
+    #[command(subcommand)]
+    Drivers(DriverCommand),
+    /// Settings of the site.
+    #[command(subcommand)]
+    Settings(SettingsCommand),
+    /// Stored BMC passwords.
+    #[command(subcommand)]
+    Secrets(SecretCommand),
     /// Consumers of the public MQTT tree.
     #[command(subcommand)]
     Consumers(ConsumerCommand),
@@ -208,6 +222,16 @@ mod tests {
             "silences add host=r07n* kind!=agent-lost --for 1h",
             "tokens add ci --role operator --cluster c1 --hosts r07n[01-04] --ttl 7d",
             "audit verify",
+            "bmc test r07n[01-08]",
+            "bmc identify r07n01 --off",
+            "bmc bootdev pxe r07n01 --persistent --yes",
+            "bmc change-password r07n[01-02] --show --yes",
+            "bmc resolve-password r07n01 new",
+            "settings set sync_interval=30 --unset action_timeout",
+            "drivers show ipmi",
+            "secrets reseal r07 --recovery-key-file key",
+            "clusters set c1 --username admin --password-stdin --unset port",
+            "power off r07n[01-48] --stagger 2",
             "events tail --host h1 -o jsonl",
             "api get /v1/summary",
             "--url https://a --ca f --token-file t summary",
@@ -249,7 +273,12 @@ mod tests {
             "silences add colour=red --for 1h",
             "tokens add ci",
             "tokens add ci --role king",
-            "hosts set h1 --unset driver",
+            "bmc identify h1 --seconds 5 --off",
+            "bmc bootdev floppy h1",
+            "bmc change-password h1 --password x",
+            "settings set",
+            "secrets reseal r07",
+            "hosts set h1 --unset cluster",
         ] {
             let error = Cli::try_parse_from(std::iter::once("picketctl").chain(bad.split(' '))).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{bad}");

@@ -57,6 +57,9 @@ pub struct Power {
     /// Time it may take, in seconds.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub timeout: Option<u64>,
+    /// Pause between the starts of two hosts, in seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=3600))]
+    pub stagger: Option<u64>,
     /// Why, for the history.
     #[arg(long)]
     pub reason: Option<String>,
@@ -96,6 +99,12 @@ pub struct Pm {
     /// Hardware reset.
     #[arg(short = 'r', long, group = "command", requires = "hosts")]
     pub reset: bool,
+    /// Put the identify light on, for the longest time a BMC can be told.
+    #[arg(short = 'f', long, group = "command", requires = "hosts")]
+    pub flash: bool,
+    /// Put the identify light out.
+    #[arg(short = 'u', long, group = "command", requires = "hosts")]
+    pub unflash: bool,
     /// Read the power of the hosts, or of all.
     #[arg(short = 'q', long = "query-all", visible_alias = "query", group = "command")]
     pub query_all: bool,
