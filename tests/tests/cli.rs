@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
+use anyhow::ensure;
 use picket_tests::bmcsim::{BmcHandle, Faults, Simulator, Unplug};
+use picket_tests::eventually::eventually;
 use picket_tests::harness::{Agent, Answer, Site, host_body, simulator};
 use picket_tests::peers::nodeset;
 use picket_tests::peers::powerman::Powerman;
@@ -43,9 +45,8 @@ impl Stage {
         });
         stage.site.import(&bodies.collect::<Vec<_>>()).unwrap();
         stage.ok(&["oobm", "enable", "host", "@all"]);
-        for (host, power) in [("r07n01", "on"), ("r07n12", "on"), ("r08n01", "off")] {
-            stage.site.until(host, "power", power, PATIENCE).unwrap();
-        }
+        stage.until_listed("@state:on", "r07n[01-12]");
+        stage.until_listed("@state:off", "r08n01");
         stage
     }
 
@@ -62,6 +63,16 @@ impl Stage {
         let answer = self.ctl(arguments);
         assert_eq!(answer.code, OK, "{arguments:?}: {answer:?}");
         answer.out
+    }
+
+    /// Waits until a set has these hosts.
+    fn until_listed(&self, set: &str, hosts: &str) {
+        eventually(PATIENCE, || {
+            let listed = self.ctl(&["hosts", "list", set, "-o", "folded"]).out;
+            ensure!(listed.trim_end() == hosts, "{set} is {listed:?}");
+            Ok(())
+        })
+        .unwrap();
     }
 
     /// The hosts r07n… that are on, as their BMCs know it.
@@ -120,9 +131,7 @@ fn forms_of_output(stage: &Stage) {
     let table = form("table");
     assert!(table.starts_with("HOST    RESULT  OPERATION") && table.contains("r07n01  off ") && !table.contains('■'), "{table}");
 
-    stage.site.until("r07n02", "power", "off", PATIENCE).unwrap();
-    stage.site.until("r07n03", "power", "on", PATIENCE).unwrap();
-    assert_eq!(stage.ok(&["hosts", "list", "@state:off", "-o", "folded"]), "r07n[01-02],r08n01\n");
+    stage.until_listed("@state:off", "r07n[01-02],r08n01");
     assert_eq!(stage.ok(&["hosts", "expand", "r0*1&@cluster:c1"]), "r07n01\nr07n11\n");
     let through_a_pipe = stage.site.ctl_with(&["power", "on", "-", "--wait", "--yes", "-o", "name"], "r07n01\nr07n02\n").unwrap();
     assert_eq!((through_a_pipe.code, through_a_pipe.out.as_str()), (OK, "r07n01\nr07n02\n"));
