@@ -185,7 +185,7 @@ impl Fleet {
         for (host, starts_at) in hosts {
             let what = HistoryWhat::OperationAccepted {
                 operation_id: id,
-                action: operation.into(),
+                action: operation,
                 principal: principal.into(),
                 reason: reason.clone(),
             };

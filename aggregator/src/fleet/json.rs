@@ -275,7 +275,7 @@ pub fn operation_json(view: &View, operation: &Operation, parts: Parts) -> api::
     let most = if parts == Parts::First { FIRST } else { usize::MAX };
     api::Operation {
         id: row.id,
-        action: row.operation.into(),
+        action: row.operation,
         principal: row.principal.clone(),
         reason: row.reason.clone(),
         accepted_at: row.accepted_at,
