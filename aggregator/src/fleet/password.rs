@@ -251,9 +251,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::json::host_json;
-    use super::super::request::{
-        BmcChange, ClusterChange, DefaultsChange, Gate, GivenShared, HostChange, HostSpec,
-    };
+    use super::super::request::{BmcChange, ClusterChange, DefaultsChange, Gate, GivenShared, HostChange, HostSpec};
     use super::super::testing::*;
     use super::super::view::{SealedPassword, SharedPassword};
     use super::super::{Request, reseal};
@@ -278,7 +276,13 @@ mod tests {
 
     fn told(world: &World, n: u128, in_force: InForce) -> Report {
         let revision = world.host("h1").bmc.map_or(0, |bmc| bmc.revision);
-        Report::Password(PasswordReport { host: id("h1"), operation: operation(n), revision, observed_at: world.wire_now(), in_force })
+        Report::Password(PasswordReport {
+            host: id("h1"),
+            operation: operation(n),
+            revision,
+            observed_at: world.wire_now(),
+            in_force,
+        })
     }
 
     fn commands(world: &World) -> Vec<ChangePassword> {
@@ -311,9 +315,8 @@ mod tests {
         matches!(answer, Err(Rejection::PasswordChanging { .. }))
     }
 
-    const FAILED: fn() -> Outcome = || {
-        Outcome::Failed(BmcError { driver: "ipmi".into(), class: ErrorClass::Refused, code: "0x80".into(), text: "no".into() })
-    };
+    const FAILED: fn() -> Outcome =
+        || Outcome::Failed(BmcError { driver: "ipmi".into(), class: ErrorClass::Refused, code: "0x80".into(), text: "no".into() });
 
     #[test]
     fn from_asking_to_the_new_one() {
@@ -423,7 +426,8 @@ mod tests {
         world.restart();
         world.hello("r1", 2, 1);
         let again = commands(&world);
-        let same = |change: &ChangePassword| (change.password.clone(), change.base_revision, change.revision, change.command.deadline);
+        let same =
+            |change: &ChangePassword| (change.password.clone(), change.base_revision, change.revision, change.command.deadline);
         assert_eq!(again.iter().map(same).collect::<Vec<_>>(), sent.iter().map(same).collect::<Vec<_>>());
         world.report("r1", vec![told(&world, 1, InForce::New)]);
         world.restart();
@@ -503,7 +507,8 @@ mod tests {
         let login = |byte: u8| {
             let password = SharedPassword { copies: vec![(SealingKey([1; 32]), Sealed(vec![byte]))], ..shared.clone() };
             let given = GivenShared { username: "root".into(), password };
-            let bmc = DefaultsChange { username: Field::Set("root".into()), password: Field::Set(given), ..DefaultsChange::default() };
+            let bmc =
+                DefaultsChange { username: Field::Set("root".into()), password: Field::Set(given), ..DefaultsChange::default() };
             Request::PatchCluster(id("c1"), ClusterChange { bmc: Field::Set(bmc), ..ClusterChange::default() })
         };
         world.ask(login(3)).unwrap();
@@ -527,7 +532,10 @@ mod tests {
         assert_eq!(state(&world), Some(PasswordChangeState::Unresolved), "its old journal alone knew");
         let view = world.fleet.view();
         let secrets = reseal::secrets(&view, &id("r1"), |sealed| sealed.0.len().to_string());
-        assert_eq!(secrets.iter().map(|item| (item.recovery.as_str(), item.sealed)).collect::<Vec<_>>(), [("40", false), ("2", false)]);
+        assert_eq!(
+            secrets.iter().map(|item| (item.recovery.as_str(), item.sealed)).collect::<Vec<_>>(),
+            [("40", false), ("2", false)]
+        );
         let items = |agent: u8| {
             let recovery = [Sealed(vec![0; 40]), Sealed(vec![7, 0])];
             let owners = secrets.iter().map(|item| item.belongs.clone());

@@ -8,10 +8,10 @@ use picket_common::clock::Now;
 use picket_common::id::{ClusterId, HostId, RackId, ZoneId};
 use picket_common::seal::{Sealed, SealingKey};
 
+use super::password::is_open;
 use super::request::{Answer, Rejection, Reseal};
 use super::settings::not_found;
 use super::view::{PendingPasswordRow, Row, SealedPassword, View};
-use super::password::is_open;
 use super::{Fleet, effective, json};
 
 /// What a rack's agent is to be given, with the copy sealed to the recovery key: its hosts' own passwords, those of changes that are

@@ -40,9 +40,8 @@ impl Fleet {
         if options(api) == options(&self.view.settings.api) {
             return Ok(());
         }
-        let takes_options = |host: &&HostRow| {
-            effective::bmc(&self.view, host).is_some_and(|bmc| bmc.driver.value == driver::IPMITOOL.name)
-        };
+        let takes_options =
+            |host: &&HostRow| effective::bmc(&self.view, host).is_some_and(|bmc| bmc.driver.value == driver::IPMITOOL.name);
         let hosts = self.view.pending.keys().filter_map(|host| self.view.hosts.get(host)).map(|row| &**row);
         hosts.filter(takes_options).try_for_each(|host| self.no_password_change(&host.id))
     }
