@@ -99,7 +99,7 @@ impl Fleet {
             return Ok(Answer::Done { created });
         }
         if before.as_ref().is_some_and(|before| before.bmc != row.bmc) {
-            // What is being changed was sealed under the settings as they are.
+            // To an agent other settings end a change, and nobody would learn how.
             hosts.iter().try_for_each(|host| self.no_password_change(host))?;
         }
         let assigned = self.assigned_to(hosts.iter());
@@ -131,6 +131,7 @@ impl Fleet {
                     bmc.revision = bmc.revision.max(reserved) + 1;
                 }
             });
+            self.forget_settled(host);
         }
         if after != *before {
             self.touch(&row);

@@ -8,6 +8,7 @@ use picket_common::clock::Now;
 use picket_common::id::{ClusterId, HostId, RackId, ZoneId};
 use picket_common::seal::{Sealed, SealingKey};
 
+use super::password::is_open;
 use super::request::{Answer, Rejection, Reseal};
 use super::settings::not_found;
 use super::view::{PendingPasswordRow, Row, SealedPassword, View};
@@ -94,7 +95,7 @@ impl Fleet {
     /// A change under way was sent with the copy it was made with, or will not be sent at all: only one that is over is resealed.
     fn reseal_pending(&mut self, host: &HostId, key: SealingKey, item: &Reseal) -> bool {
         let pending = self.view.pending.get(host).filter(|pending| pending.password.recovery == item.recovery).cloned();
-        let Some(pending) = pending.filter(|_| self.no_password_change(host).is_ok()) else { return false };
+        let Some(pending) = pending.filter(|pending| !is_open(&self.view, pending)) else { return false };
         let password = SealedPassword { agent_key: key, agent: item.agent.clone(), recovery: item.recovery.clone() };
         self.keep_pending(PendingPasswordRow { password, ..(*pending).clone() });
         true

@@ -153,7 +153,7 @@ impl Fleet {
         let created = before.is_none();
         match before {
             Some(before) => {
-                self.may_change(&before, &row)?;
+                self.may_change(&before, &row, is_new_password)?;
                 self.change_host(&before, row, is_new_password, now);
             }
             None => self.add_host(row, now),
@@ -177,7 +177,7 @@ impl Fleet {
         };
         row.bmc = self.patched_bmc(&before, change.bmc, &row, now)?;
         check_host(&row)?;
-        self.may_change(&before, &row)?;
+        self.may_change(&before, &row, is_new_password)?;
         self.change_host(&before, row, is_new_password, now);
         if repin {
             self.repin(id, now);
@@ -210,9 +210,9 @@ impl Fleet {
     }
 
     /// While its password is being changed, a host's BMC settings stay as they are.
-    fn may_change(&self, before: &HostRow, row: &HostRow) -> Result<(), Rejection> {
+    fn may_change(&self, before: &HostRow, row: &HostRow, is_new_password: bool) -> Result<(), Rejection> {
         let touches_bmc = before.bmc != row.bmc || before.rack != row.rack || before.cluster != row.cluster;
-        if touches_bmc { self.no_password_change(&row.id) } else { Ok(()) }
+        if touches_bmc { self.may_change_bmc(row, is_new_password) } else { Ok(()) }
     }
 
     /// The zone of a host's place, if cluster, zone and rack exist, agree and have room.

@@ -10,7 +10,7 @@ use picket_common::wire::assign::{Assign, MAX_IN_FLIGHT, SiteSettings as ToldSet
 use super::bmc::invalid;
 use super::request::{Answer, Rejection};
 use super::settings::check_seconds;
-use super::view::{Row, Settings, SettingsRow, SiteSettings};
+use super::view::{HostRow, Row, Settings, SettingsRow, SiteSettings};
 use super::{Effect, Fleet, Told, effective};
 
 impl Fleet {
@@ -27,10 +27,23 @@ impl Fleet {
         check(&api)?;
         if api != self.view.settings.api {
             let json = serde_json::to_string(&api).map_err(|error| invalid("settings", error.to_string()))?;
+            self.options_may_change(&api)?;
             self.draft.put(Row::Settings(SettingsRow { json }));
             self.change_site(SiteSettings { api, ..self.view.settings.clone() }, now);
         }
         Ok(Answer::Done { created: false })
+    }
+
+    /// To an agent other settings of a BMC end a password change, and nobody would learn how.
+    fn options_may_change(&self, api: &Settings) -> Result<(), Rejection> {
+        let options = |settings: &Settings| (settings.ipmitool_interface.clone(), settings.ipmitool_retries);
+        if options(api) == options(&self.view.settings.api) {
+            return Ok(());
+        }
+        let takes_options =
+            |host: &&HostRow| effective::bmc(&self.view, host).is_some_and(|bmc| bmc.driver.value == driver::IPMITOOL.name);
+        let hosts = self.view.pending.keys().filter_map(|host| self.view.hosts.get(host)).map(|row| &**row);
+        hosts.filter(takes_options).try_for_each(|host| self.no_password_change(&host.id))
     }
 
     /// The aggregator's file was read again.

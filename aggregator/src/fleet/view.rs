@@ -12,6 +12,7 @@ use picket_common::facts::Facts;
 use picket_common::id::{AgentId, ClusterId, HostId, OperationId, RackId, ReceiverId, ZoneId};
 use picket_common::power::{Management, PowerState};
 use picket_common::seal::{Sealed, SealingKey};
+use picket_common::wire::report::InForce;
 use picket_common::wire::{Generation, Incarnation, Session};
 use serde::{Deserialize, Serialize};
 
@@ -523,8 +524,17 @@ pub struct PendingPasswordRow {
     pub revision: u64,
     /// When it was asked for.
     pub asked_at: Timestamp,
-    /// Since when the BMC is known to take neither password.
-    pub neither_since: Option<Timestamp>,
+    /// What the agent said last of it, and when: `Neither`, or `Old`, which a BMC that was slow to take the new one may yet make
+    /// untrue.
+    pub told: Option<(InForce, Timestamp)>,
+}
+
+impl PendingPasswordRow {
+    /// Whether the old password is the one in force, as far as anybody knows: then nothing needs to wait for this.
+    #[must_use]
+    pub const fn is_settled(&self) -> bool {
+        matches!(self.told, Some((InForce::Old, _)))
+    }
 }
 
 /// What a BMC is and can do.
