@@ -1,6 +1,6 @@
 //! A field of a `PATCH`: left out, `null`, or a value.
 
-use serde::{Deserialize, Deserializer, de};
+use serde::Deserialize;
 
 /// A field of a `PATCH`: left out, `null`, or a value.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

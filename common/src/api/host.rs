@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::Cluster;
 use super::Field;
 use crate::command::BmcError;
 use crate::facts::Facts;

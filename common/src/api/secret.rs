@@ -2,8 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Cluster;
-use super::Host;
 use crate::id::{AgentId, ClusterId, HostId};
 
 /// `GET /v1/racks/{r}/secrets`: what the rack's agent is to be given, sealed to the site's recovery key. Whoever has that key
