@@ -14,7 +14,8 @@ use super::host::{Host, Purpose};
 use super::moment::Moment;
 use super::operation::{Input, Operation, Phase, Step};
 use super::password::NewPassword;
-use super::{Decision, Rack, Record, timeout_of};
+use super::request::timeout_of;
+use super::{Decision, Rack, Record};
 use crate::bmc::{Ask, DriverError, cut};
 
 /// How long after its deadline a command's id is remembered, for copies that come late.
@@ -120,6 +121,18 @@ impl Rack {
         let until = Time(deadline.0.saturating_add(margin));
         self.seen.insert((operation, host.clone()), until);
         decision.records.push(Record::Seen(operation, host.clone(), until));
+    }
+
+    pub(super) fn forget_seen(&mut self, now: Now, decision: &mut Decision) {
+        // Deadlines are the aggregator's, so a clock of ours that is ahead must not make a command new again.
+        let wall = Time::from(now.wall);
+        let wall = self.clock.map_or(wall, |clock| wall.min(clock.latest(now.boottime)));
+        let old: Vec<(OperationId, HostId)> =
+            self.seen.iter().filter(|(_, until)| **until < wall).map(|(key, _)| key.clone()).collect();
+        for (operation, host) in old {
+            self.seen.remove(&(operation, host.clone()));
+            decision.records.push(Record::Unseen(operation, host));
+        }
     }
 
     fn admitted(&mut self, slot: usize, order: Order, left: Duration, now: Now, decision: &mut Decision) {

@@ -13,12 +13,14 @@ use picket_common::secret::Secret;
 use picket_common::wire::assign::HostAssignment;
 use picket_common::wire::report::{InForce, PasswordReport, Report};
 
+use super::assigned::{bmc_of, revision, settings_of};
 use super::change::{PasswordChange, Refused, Stage, Which};
 use super::commands::{blocked_error, time_for};
 use super::host::{Host, Purpose};
 use super::moment::Moment;
 use super::operation::{Input, Phase};
-use super::{Decision, Rack, Record, bmc_of, revision, settings_of, timeout_of};
+use super::request::timeout_of;
+use super::{Decision, Rack, Record};
 use crate::bmc::{Ask, Bmc, Completion, DriverError, ErrorClass, NOT_SUPPORTED, Reading, cut};
 use crate::observe::observe;
 
