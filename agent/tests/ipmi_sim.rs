@@ -49,6 +49,11 @@ struct Sim {
 
 impl Sim {
     fn start() -> Self {
+        Self::start_as("5f6f3a2c91d44e02b7a60123456789ab")
+    }
+
+    /// With these bytes as its GUID.
+    fn start_as(guid: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let path = |name: &str| folder.path().join(name);
@@ -63,7 +68,7 @@ impl Sim {
         let config = format!(
             "name \"bmc\"\nset_working_mc 0x20\n  startlan 1\n    addr {} {}\n    priv_limit admin\n    \
              allowed_auths_user none md2 md5 straight\n    allowed_auths_operator none md2 md5 straight\n    \
-             allowed_auths_admin none md2 md5 straight\n    guid 5f6f3a2c91d44e02b7a60123456789ab\n  endlan\n  \
+             allowed_auths_admin none md2 md5 straight\n    guid {guid}\n  endlan\n  \
              chassis_control \"{chassis}\"\n  user 1 true \"\" \"test\" user 10\n  \
              user 2 true \"admin\" \"admin-secret\" admin 10\n  \
              user 3 true \"operator\" \"oper-secret\" operator 10\n  \
@@ -355,6 +360,24 @@ fn inspection_says(client: &Client, protocol: &str) {
     assert_eq!(facts.protocol.as_deref(), Some(protocol));
     assert!(facts.warnings.contains(&"cipher-suite-3".to_owned()));
     assert!(facts.capabilities.contains(&Capability::ChangePassword) && facts.capabilities.contains(&Capability::Bootdev));
+}
+
+/// Whoever asks it, a BMC is the same one: also where its GUID makes sense in two orders of its bytes, or in none.
+#[test]
+fn both_drivers_read_the_same_identity() {
+    let (native, tool) = (Client::new(), Client::tool());
+    let guids = ["a123456789abcdefa123456789abcdef", "44454c4c420010448057b4c04f564433", "ab8967452301a6b7024ed4912c3a6f5f"];
+    for (revision, guid) in (1..).zip(guids) {
+        let sim = Sim::start_as(guid);
+        let identities = [&native, &tool].map(|client| {
+            let bmc = bmc(sim.address, "admin", "admin-secret", &[], revision);
+            client.ready(&bmc);
+            let answer = client.ask(&bmc, Ask::Inspect, PATIENT);
+            let Ok(Answer::Facts(facts, _)) = answer else { panic!("{answer:?}") };
+            facts.identity.unwrap()
+        });
+        assert_eq!(identities[0], identities[1], "{guid}");
+    }
 }
 
 #[test]

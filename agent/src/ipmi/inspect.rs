@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use ipmi_rs_core::connection::{IpmiCommand as _, Message};
 use picket_common::facts::{Capability, Facts};
-use uuid::Uuid;
 
 use super::boot::GetBootFlags;
 use super::command::{ChassisStatus, DeviceId, GetChassisStatus, GetDeviceId, GetSystemGuid, RestorePolicy};
-use super::power;
 use super::quirks::{Quirk, Quirks, maker};
 use super::request::Reply;
 use super::script::{About, Turn};
@@ -17,6 +15,7 @@ use super::settings::{Interface, Privilege, Settings};
 use super::suite::Suite;
 use super::unusable::Unusable;
 use super::user::{GetUserAccess, Looked, Lookup};
+use super::{guid, power};
 use crate::bmc::{Answer, Ask};
 
 /// Which answer is waited for.
@@ -112,7 +111,7 @@ impl Inspection {
         let latency = now.saturating_sub(reply.begun);
         let quirks = settings.wishes.in_force(about.detected, self.device.as_ref());
         let facts = Facts {
-            identity: self.guid.and_then(identity),
+            identity: self.guid.and_then(guid::text),
             manufacturer: self.device.map(|device| maker(device.manufacturer)),
             product: self.device.map(|device| format!("{:#06x}", device.product)),
             firmware: self.device.map(|device| format!("{}.{:02x}", device.firmware.0, device.firmware.1)),
@@ -165,21 +164,6 @@ fn warnings(status: &ChassisStatus, quirks: Quirks, about: &About) -> Vec<String
         .collect()
 }
 
-/// The system GUID as text. The specification sends it last byte first (§20.8), SMBIOS has its first three fields in the
-/// other order, and many BMCs send it as it is written: the first order in which version and variant are possible is taken,
-/// as `ipmitool mc guid` does, so that it mostly reads as Redfish and `dmidecode` show it. Mostly: some make sense in two
-/// orders (Dell's often do). The same BMC always gives the same text. Unset ones identify nothing.
-fn identity(guid: [u8; 16]) -> Option<String> {
-    if guid.iter().all(|byte| *byte == 0) || guid.iter().all(|byte| *byte == 0xFF) {
-        return None;
-    }
-    let mut reversed = guid;
-    reversed.reverse();
-    let orders = [Uuid::from_bytes(guid), Uuid::from_bytes(reversed), Uuid::from_bytes_le(guid)];
-    let possible = |uuid: &&Uuid| uuid.get_variant() == uuid::Variant::RFC4122 && (1..=8).contains(&uuid.get_version_num());
-    Some(orders.iter().find(possible).unwrap_or(&Uuid::from_bytes(guid)).to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -187,22 +171,6 @@ mod tests {
     use super::*;
     use crate::bmc::Reading;
     use crate::ipmi::command::AuthCapabilities;
-
-    #[test]
-    fn a_guid_reads_the_same_in_every_order_of_its_bytes() {
-        let text = "5f6f3a2c-91d4-4e02-b7a6-0123456789ab";
-        let uuid: Uuid = text.parse().unwrap();
-        let mut reversed = *uuid.as_bytes();
-        reversed.reverse();
-        for bytes in [*uuid.as_bytes(), reversed, uuid.to_bytes_le()] {
-            assert_eq!(identity(bytes).as_deref(), Some(text), "{bytes:02x?}");
-        }
-        let dell = Uuid::parse_str("4c4c4544-0042-4410-8057-b4c04f564433").unwrap();
-        assert_eq!(identity(dell.to_bytes_le()).as_deref(), Some("44454c4c-4200-1044-8057-b4c04f564433"), "it cannot be told");
-        assert_eq!(identity([0; 16]), None);
-        assert_eq!(identity([0xFF; 16]), None);
-        assert_eq!(identity([7; 16]).as_deref(), Some("07070707-0707-0707-0707-070707070707"), "no order makes sense of it");
-    }
 
     fn inspect(options: &[(&str, &str)], about: &About, bmc: impl Fn(u8, u8, &[u8]) -> (u8, Vec<u8>)) -> (Facts, usize) {
         let options: BTreeMap<String, String> = options.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();

@@ -16,6 +16,7 @@ pub mod command;
 pub mod crypto;
 pub mod failure;
 mod guard;
+pub mod guid;
 pub mod inspect;
 mod job;
 mod live;

@@ -289,7 +289,7 @@ pub(super) fn facts(settings: &Settings<'_>, suite: Option<Suite>, version: &str
     }
     let suite = suite.map_or_else(String::new, |suite| format!(", cipher suite {}", suite.number()));
     let facts = Facts {
-        identity: field("System GUID").map(|guid| identity(&guid)),
+        identity: guid(&ended.out).and_then(ipmi::guid::text),
         manufacturer: field("Manufacturer Name").or_else(|| field("Manufacturer ID")),
         product: field("Product Name").or_else(|| field("Product ID")),
         firmware: field("Firmware Revision"),
@@ -302,11 +302,11 @@ pub(super) fn facts(settings: &Settings<'_>, suite: Option<Suite>, version: &str
     Some((facts, power))
 }
 
-/// A GUID as a UUID is written; versions of `ipmitool` differ in whether they write it so.
-fn identity(guid: &str) -> String {
-    let digits: Vec<char> = guid.to_ascii_lowercase().chars().filter(|c| *c != '-').collect();
-    let ends = [8, 12, 16, 20];
-    digits.iter().enumerate().flat_map(|(n, digit)| ends.contains(&n).then_some('-').into_iter().chain([*digit])).collect()
+/// The answer to Get System GUID, as `ipmitool raw` writes it: sixteen bytes on a line of their own.
+fn guid(out: &str) -> Option<[u8; 16]> {
+    let mut bytes = [0; 16];
+    out.lines().find_map(|line| hex::decode_to_slice(line.split_whitespace().collect::<String>(), &mut bytes).ok())?;
+    Some(bytes)
 }
 
 fn capabilities(interface: Interface) -> Vec<Capability> {
@@ -412,10 +412,15 @@ mod tests {
         }
     }
 
+    /// As 1.8.19 says it, at OpenIPMI's simulator.
     #[test]
-    fn one_spelling_of_a_guid() {
-        for guid in ["C15C0289EC2D0A9167EC8E65A18DEBBE", "c15c0289-ec2d-0a91-67ec-8e65a18debbe"] {
-            assert_eq!(identity(guid), "c15c0289-ec2d-0a91-67ec-8e65a18debbe");
+    fn a_guid_is_taken_as_it_was_sent() {
+        let around =
+            |line: &str| format!("Chassis Power is on\nManufacturer ID           : 4753\n    0x00\n{line}System Power : on\n");
+        let sent = guid(&around(" a1 23 45 67 89 ab cd ef a1 23 45 67 89 ab cd ef\n"));
+        assert_eq!(sent, Some(0xa123_4567_89ab_cdef_a123_4567_89ab_cdef_u128.to_be_bytes()));
+        for line in ["", " a1 23 45\n", "System GUID   : efcdab89-6745-23a1-efcd-ab89674523a1\n"] {
+            assert_eq!(guid(&around(line)), None, "{line}");
         }
     }
 

@@ -197,8 +197,9 @@ pub(super) fn command(ask: Ask) -> Vec<String> {
     }
 }
 
-/// The commands of one session that tell what a BMC is; the file that `ipmitool exec` reads.
-pub(super) const INSPECTION: &[u8] = b"chassis power status\nmc info\nmc guid\nchassis status\n";
+/// The commands of one session that tell what a BMC is; the file that `ipmitool exec` reads. The third is Get System GUID: in
+/// its own words versions of the program differ in the order of the bytes.
+pub(super) const INSPECTION: &[u8] = b"chassis power status\nmc info\nraw 0x06 0x37\nchassis status\n";
 
 /// The id of the user of this name in the lines of `ipmitool -c user list`.
 pub(super) fn user_id(list: &str, username: &str) -> Result<u8, Unusable> {
