@@ -44,6 +44,8 @@ pub struct Learned {
     privilege: Option<Privilege>,
     /// What it told before the last login.
     capabilities: Option<AuthCapabilities>,
+    /// It answered what is asked before a login, once at least.
+    answers: bool,
     /// Its peculiarities, as its proofs show them.
     detected: Quirks,
 }

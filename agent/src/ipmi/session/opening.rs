@@ -61,6 +61,7 @@ impl Session {
     pub(super) fn on_capabilities(&mut self, now: Duration, message: &[u8]) {
         let Some(reply) = capabilities_reply(message) else { return self.drops.unexpected += 1 };
         self.heard();
+        self.learned.answers = true;
         let capabilities = GetAuthCapabilities::parse(reply.data).ok().filter(|_| reply.completion_code == 0);
         let asked_extended = matches!(self.state, State::Caps { extended: true });
         match capabilities {
@@ -154,11 +155,12 @@ impl Session {
         self.fail(now, if self.guard.is_shut(now) { Failure::LoginsPaused } else { Failure::Unanswered });
     }
 
-    /// Whether the BMC is there and leaves RAKP 1 alone.
+    /// Whether the BMC is there and leaves RAKP 1 alone. One that never answers the probe's question showed that it is there
+    /// when it answered Open Session.
     pub(super) fn is_refused_by_silence(&self) -> bool {
         matches!(self.state, State::Login(Stage::Rakp1, _))
             && self.probe.copies >= UNANSWERED_COPIES
-            && self.probe.answered >= ANSWERED_PROBES
+            && (self.probe.answered >= ANSWERED_PROBES || !self.learned.answers)
     }
 
     /// Whether the one new login after muddled retransmissions was still free, and is begun.
