@@ -305,7 +305,7 @@ impl Uplink {
                 self.pump(link).await?;
             }
             Reply::Resend { boot, from } if boot == self.settings.boot => {
-                let (_, outbox) = self.outbox.outbox(0, 0)?;
+                let (_, outbox) = self.outbox.outbox(from, 1)?;
                 link.heard = clock::boottime();
                 if from < outbox.oldest && !link.missed {
                     link.missed = true;

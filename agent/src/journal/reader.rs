@@ -18,7 +18,8 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Reports from `from` on, at most `limit`, and the outbox's bounds.
+    /// Reports from `from` on, at most `limit`, without a gap between them; and the outbox's bounds. Of reports that do not
+    /// decode the oldest one there is lies after them.
     ///
     /// # Errors
     /// [`JournalError`].
@@ -33,12 +34,18 @@ impl Reader {
         let meta = transaction.open_table(META)?;
         let next = meta.get("next")?.and_then(|value| <[u8; 8]>::try_from(value.value()).ok()).map_or(1, u64::from_be_bytes);
         let outbox = transaction.open_table(OUTBOX)?;
-        let oldest = outbox.first()?.map_or(next, |(key, _)| key.value());
+        let mut oldest = outbox.first()?.map_or(next, |(key, _)| key.value());
         let mut reports = Vec::new();
-        for entry in outbox.range(from..)?.take(limit) {
+        for entry in outbox.range(from..)? {
+            if reports.len() >= limit {
+                break;
+            }
             let (sequence, value) = entry?;
-            if let Some(report) = decode(value.value()) {
-                reports.push((sequence.value(), report));
+            match decode(value.value()) {
+                Some(report) => reports.push((sequence.value(), report)),
+                // As lost as one that was trimmed: the aggregator is told of the gap, and no other report takes its number.
+                None if reports.is_empty() => oldest = sequence.value().saturating_add(1),
+                None => break,
             }
         }
         Ok((reports, Outbox { oldest, next }))

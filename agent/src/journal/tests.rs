@@ -43,6 +43,29 @@ fn sequences_survive_and_trimming_keeps_the_rest() {
 }
 
 #[test]
+fn a_report_that_does_not_decode_is_a_gap_and_shifts_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal.redb");
+    let mut journal = Journal::open(&path, uuid::Uuid::nil()).unwrap();
+    journal.record(&[report(1), report(2), report(3), report(4)]).unwrap();
+    drop(journal);
+    {
+        let database = Database::open(&path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction.open_table(OUTBOX).unwrap().insert(2, b"of another version".as_slice()).unwrap();
+        transaction.commit().unwrap();
+    }
+    let journal = Journal::open(&path, uuid::Uuid::nil()).unwrap();
+    for (from, limit, wanted, oldest) in
+        [(1, 9, &[1][..], 1), (2, 9, &[3, 4], 3), (2, 1, &[3], 3), (3, 9, &[3, 4], 1), (0, 0, &[], 1)]
+    {
+        let (reports, outbox) = journal.reader().outbox(from, limit).unwrap();
+        let found: Vec<u64> = reports.iter().map(|(sequence, _)| *sequence).collect();
+        assert_eq!((found.as_slice(), outbox), (wanted, Outbox { oldest, next: 5 }), "from {from}, at most {limit}");
+    }
+}
+
+#[test]
 fn a_newer_schema_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("journal.redb");
