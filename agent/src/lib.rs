@@ -4,6 +4,8 @@ pub mod bmc;
 pub mod clock;
 pub mod config;
 pub mod driver;
+#[cfg(test)]
+mod eventually;
 pub mod identity;
 pub mod ipmi;
 pub mod join;

@@ -7,19 +7,48 @@ use std::time::{Duration, Instant};
 
 /// Between two tries: short against what is waited for, long against a busy loop.
 const PAUSE: Duration = Duration::from_millis(20);
+/// Between two tries for a moment that is over within milliseconds.
+const SHORT_PAUSE: Duration = Duration::from_micros(200);
 
 /// Tries `probe` until it gives `Ok`, and gives that. At the time limit, gives the last try's error.
 ///
 /// # Errors
 /// The last error of `probe`, with the limit as its context.
-pub fn eventually<T>(timeout: Duration, mut probe: impl FnMut() -> Result<T>) -> Result<T> {
+pub fn eventually<T>(timeout: Duration, probe: impl FnMut() -> Result<T>) -> Result<T> {
+    repeated(timeout, PAUSE, probe)
+}
+
+/// [`eventually`], for a moment that is over within milliseconds.
+///
+/// # Errors
+/// The last error of `probe`, with the limit as its context.
+pub fn eventually_soon<T>(timeout: Duration, probe: impl FnMut() -> Result<T>) -> Result<T> {
+    repeated(timeout, SHORT_PAUSE, probe)
+}
+
+fn repeated<T>(timeout: Duration, pause: Duration, mut probe: impl FnMut() -> Result<T>) -> Result<T> {
     let end = now() + timeout;
     loop {
         match probe() {
             Ok(found) => return Ok(found),
             Err(error) if now() >= end => return Err(error).with_context(|| format!("not within {timeout:?}")),
-            Err(_) => std::thread::sleep(PAUSE),
+            Err(_) => std::thread::sleep(pause),
         }
+    }
+}
+
+/// Tries `probe` again and again for as long as `time`: it holds now, and all the while.
+///
+/// # Errors
+/// The first error of `probe`.
+pub fn all_the_while(time: Duration, mut probe: impl FnMut() -> Result<()>) -> Result<()> {
+    let end = now() + time;
+    loop {
+        probe()?;
+        if now() >= end {
+            return Ok(());
+        }
+        std::thread::sleep(PAUSE);
     }
 }
 
@@ -66,6 +95,18 @@ mod tests {
     fn gives_the_last_error_at_the_limit() {
         let error = eventually(SOON, || -> Result<()> { bail!("still off") }).unwrap_err();
         assert_eq!(format!("{error:#}"), "not within 60ms: still off");
+    }
+
+    #[test]
+    fn what_does_not_last_is_told() {
+        let mut left = 3;
+        let lasting = all_the_while(Duration::from_secs(10), || {
+            left -= 1;
+            ensure!(left > 0, "over");
+            Ok(())
+        });
+        assert_eq!((lasting.unwrap_err().to_string(), left), ("over".to_owned(), 0));
+        assert!(all_the_while(SOON, || Ok(())).is_ok());
     }
 
     #[tokio::test]

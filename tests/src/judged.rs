@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::bmcsim::{BmcHandle, Faults, Simulator, Unplug};
-use crate::eventually::eventually;
+use crate::eventually::{all_the_while, eventually};
 use crate::harness::{Agent, Site, host_body};
 use crate::peers::curl::Curl;
 use crate::peers::ipmi_sim::IpmiSim;
@@ -24,8 +24,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// What an operation may take: sushy changes its state up to 11 s after an order.
 const TIMEOUT: &str = "60";
 
-/// How much later Picket and an independent client must still say the same.
-const LATER: Duration = Duration::from_secs(1);
+/// How long Picket and an independent client must go on saying the same.
+const LASTING: Duration = Duration::from_secs(1);
 
 /// A BMC under test, with a way to the truth about it that shares nothing with Picket.
 pub trait Bmc {
@@ -249,7 +249,7 @@ impl Stand {
         (answer.code, answer.json().unwrap()[0].take())
     }
 
-    /// Runs every operation, and after each compares notes with the independent client at once and a second later.
+    /// Runs every operation, and after each compares notes with the independent client at once and for a second.
     pub fn operates(&self, host: &str, bmc: &dyn Bmc) {
         self.takes_steps(host, bmc, OPERATIONS);
     }
@@ -266,17 +266,21 @@ impl Stand {
             if *result == "read" {
                 assert_eq!(row["power"], power.to_string(), "{host} {words:?}: {row}");
             }
-            self.agrees(host, bmc, *power, &format!("right after {words:?}"));
-            std::thread::sleep(LATER);
-            self.agrees(host, bmc, *power, &format!("a second after {words:?}"));
+            all_the_while(LASTING, || self.agreement(host, bmc, *power, &format!("after {words:?}"))).unwrap();
         }
     }
 
     /// Picket and the independent client say this.
     pub fn agrees(&self, host: &str, bmc: &dyn Bmc, wanted: Power, when: &str) {
-        assert_eq!(bmc.power().unwrap(), wanted, "{host} {when}, as an independent client says");
-        let shown = self.site.host(host).unwrap();
-        assert_eq!(shown["power"], wanted.to_string(), "{host} {when}, as Picket says: {shown}");
+        self.agreement(host, bmc, wanted, when).unwrap();
+    }
+
+    fn agreement(&self, host: &str, bmc: &dyn Bmc, wanted: Power, when: &str) -> Result<()> {
+        let said = bmc.power()?;
+        ensure!(said == wanted, "{host} {when} is {said}, as an independent client says, not {wanted}");
+        let shown = self.site.host(host)?;
+        ensure!(shown["power"] == wanted.to_string(), "{host} {when} is not {wanted}, as Picket says: {shown}");
+        Ok(())
     }
 
     /// Gives Picket another password for the host.

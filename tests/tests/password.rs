@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use picket_tests::bmcsim::{BmcHandle, Simulator};
-use picket_tests::eventually::eventually;
+use picket_tests::eventually::{eventually, eventually_soon};
 use picket_tests::harness::{Agent, Site, host_body, hosts, simulator};
 use picket_tests::peers::curl::Curl;
 use picket_tests::peers::ipmi_sim::IpmiSim;
@@ -17,6 +17,8 @@ use picket_tests::peers::{Suite, User};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(90);
+/// Longest wait for the moment of a cut; a change takes less.
+const LONGEST: Duration = Duration::from_secs(3);
 /// Steps of a change that are tried in an ordinary run; a long one tries every single one.
 const STEPS: u64 = 8;
 
@@ -266,16 +268,20 @@ enum Cut {
 /// Waits for the moment; a change that is over before that is as good a moment as any.
 fn wait_for(at: Cut, before: u64, subjects: &[&dyn Subject]) {
     let began = now();
-    let limit = match at {
-        Cut::Requests(_) => Duration::from_secs(3),
-        Cut::After(time) => time,
-    };
-    while began.elapsed() < limit {
-        let most = subjects.iter().filter_map(|subject| subject.requests()).max().unwrap_or_default();
-        if matches!(at, Cut::Requests(count) if most >= before + count) {
-            return;
+    let reached = || match at {
+        Cut::Requests(count) => {
+            let most = subjects.iter().filter_map(|subject| subject.requests()).max().unwrap_or_default();
+            ensure!(most >= before + count, "{most} requests");
+            Ok(())
         }
-        std::thread::sleep(Duration::from_micros(200));
+        Cut::After(time) => {
+            ensure!(began.elapsed() >= time, "too early");
+            Ok(())
+        }
+    };
+    let later = if let Cut::After(time) = at { time } else { Duration::ZERO };
+    if let Err(error) = eventually_soon(LONGEST + later, reached) {
+        println!("{at:?} did not come: {error:#}");
     }
 }
 

@@ -2,14 +2,10 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-
-/// How long a held byte waits before it looks again whether it may go on.
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// What becomes of connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +29,8 @@ pub struct Proxy {
 struct Shared {
     upstream: SocketAddr,
     state: Mutex<State>,
+    /// The line was cut or mended.
+    changed: Condvar,
 }
 
 #[derive(Debug)]
@@ -42,8 +40,14 @@ struct State {
 }
 
 impl Shared {
-    fn line(&self) -> Line {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).line
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Holds the caller for as long as nothing may arrive.
+    fn wait_while_silent(&self) {
+        let waited = self.changed.wait_while(self.state(), |state| state.line == Line::Silent);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 }
 
@@ -56,7 +60,8 @@ impl Proxy {
         let ip: IpAddr = upstream.ip();
         let listener = TcpListener::bind((ip, 0)).context("proxy")?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared { upstream, state: Mutex::new(State { line: Line::Whole, streams: Vec::new() }) });
+        let state = Mutex::new(State { line: Line::Whole, streams: Vec::new() });
+        let shared = Arc::new(Shared { upstream, state, changed: Condvar::new() });
         let served = shared.clone();
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -74,8 +79,9 @@ impl Proxy {
 
     /// Cuts the line, or mends it.
     pub fn set(&self, line: Line) {
-        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.shared.state();
         state.line = line;
+        self.shared.changed.notify_all();
         if line == Line::Refused {
             for stream in state.streams.drain(..) {
                 stream.shutdown(Shutdown::Both).ok();
@@ -86,7 +92,7 @@ impl Proxy {
 
 impl Shared {
     fn serve(self: &Arc<Self>, client: TcpStream) -> Result<()> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         if state.line == Line::Refused {
             return Ok(());
         }
@@ -102,9 +108,7 @@ impl Shared {
     fn relay(&self, mut from: TcpStream, mut to: TcpStream) {
         let mut buffer = vec![0; 16 * 1024];
         while let Ok(read @ 1..) = from.read(&mut buffer) {
-            while self.line() == Line::Silent {
-                thread::sleep(PAUSE);
-            }
+            self.wait_while_silent();
             if to.write_all(buffer.get(..read).unwrap_or_default()).is_err() {
                 break;
             }

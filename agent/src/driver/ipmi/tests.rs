@@ -14,6 +14,7 @@ use super::super::{Completions, Driver};
 use super::Ipmi;
 use crate::bmc::{Answer, Ask, Bmc, Completion, DriverError, ErrorClass, Job, PowerReply, Reading};
 use crate::clock;
+use crate::eventually::eventually;
 use crate::ipmi::testbmc::TestBmc;
 
 /// Test BMCs behind one socket; each client port is a "port" of its BMC.
@@ -166,7 +167,7 @@ fn new_settings_close_the_old_session_and_open_another() {
     client.ask(&Arc::new(changed), Ask::Status).unwrap();
     let closes = || farm.bmc().executed.iter().filter(|(netfn, command, _)| (*netfn, *command) == (6, 0x3C)).count();
     assert_eq!(farm.bmc().proposed.len(), 2);
-    eventually(|| closes() == 1 && farm.bmc().sessions.len() == 1);
+    eventually("the old session is closed", || closes() == 1 && farm.bmc().sessions.len() == 1);
 }
 
 #[test]
@@ -178,7 +179,7 @@ fn forget_and_shutdown_close_sessions_and_tolerate_silence() {
         client.ask(host, Ask::Status).unwrap();
     }
     client.driver.forget(&hosts[0].host);
-    eventually(|| farms[0].bmc().sessions.is_empty());
+    eventually("the session is closed", || farms[0].bmc().sessions.is_empty());
     farms[2].bmc().faults.silent = true;
     client.submit(&hosts[2], Ask::Off, 77, Duration::from_secs(60));
     let begin = clock::boottime();
@@ -284,62 +285,4 @@ fn silent_bmcs_cost_the_others_nothing() {
         *answered.entry((completion.ticket, completion.result.is_ok())).or_insert(0) += 1;
     }
     assert_eq!(answered, HashMap::from([((0, false), 10_000), ((1, true), 1)]));
-}
-
-/// What the engine's thread costs per poll; run with `--ignored --nocapture`, best in release.
-#[test]
-#[ignore = "a measurement, not a check"]
-fn cost_of_a_poll() {
-    const HOSTS: u64 = 50;
-    let farm = Farm::new();
-    let client = Client::new(loopback());
-    let hosts: Vec<Arc<Bmc>> = (0..HOSTS).map(|n| Arc::new(bmc(&format!("h{n}"), farm.address, 1))).collect();
-    let round = |batch: u64| {
-        let jobs = |from: u64| {
-            hosts.iter().skip(usize::try_from(from).unwrap()).take(usize::try_from(batch).unwrap()).map(|host| Job {
-                ticket: 0,
-                bmc: Arc::clone(host),
-                ask: Ask::Status,
-                new_password: None,
-                timeout: Duration::from_secs(5),
-            })
-        };
-        for from in (0..HOSTS).step_by(usize::try_from(batch).unwrap()) {
-            client.driver.submit(jobs(from).collect());
-            for _ in 0..batch {
-                client.next().result.unwrap();
-            }
-        }
-    };
-    round(HOSTS);
-    for batch in [1, 10, HOSTS] {
-        let (wall, cpu) = (clock::boottime(), engine_cpu());
-        for _ in 0..200 {
-            round(batch);
-        }
-        let polls = f64::from(200 * u32::try_from(HOSTS).unwrap());
-        let (wall, cpu) = (clock::boottime() - wall, engine_cpu() - cpu);
-        println!(
-            "{batch:3} at once: {:6.2} µs CPU a poll, {:8.0} polls/s",
-            cpu.as_secs_f64() * 1e6 / polls,
-            polls / wall.as_secs_f64()
-        );
-    }
-}
-
-/// CPU time of the newest engine's thread, by the kernel's nanoseconds.
-fn engine_cpu() -> Duration {
-    let threads = std::fs::read_dir("/proc/self/task").unwrap().map(|entry| entry.unwrap().path());
-    let engine = threads.filter(|thread| std::fs::read_to_string(thread.join("comm")).is_ok_and(|name| name == "ipmi\n"));
-    let path = engine.max().expect("the engine's thread").join("schedstat");
-    let nanos = std::fs::read_to_string(path).unwrap().split(' ').next().unwrap().parse().unwrap();
-    Duration::from_nanos(nanos)
-}
-
-fn eventually(condition: impl Fn() -> bool) {
-    let end = clock::boottime() + Duration::from_secs(10);
-    while !condition() {
-        assert!(clock::boottime() < end, "not within ten seconds");
-        std::thread::yield_now();
-    }
 }

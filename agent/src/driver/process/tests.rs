@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::*;
+use crate::eventually::eventually_async;
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -32,16 +33,8 @@ fn is_gone(pid: &str) -> bool {
     stat.map_or(true, |stat| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')))
 }
 
-#[expect(clippy::disallowed_methods, reason = "a test waits")]
-async fn soon(wanted: impl Fn() -> bool) -> bool {
-    let end = Instant::now() + LONG;
-    while Instant::now() < end {
-        if wanted() {
-            return true;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    false
+async fn ends(pid: &str, what: &str) {
+    eventually_async(&format!("{what} ends"), || is_gone(pid)).await;
 }
 
 #[tokio::test]
@@ -95,7 +88,7 @@ async fn the_deadline_ends_a_program_and_all_its_children() {
     assert!(took >= Duration::from_millis(1000) && took < Duration::from_millis(2500), "{took:?}");
     for name in ["1", "2", "3"] {
         let pid = std::fs::read_to_string(folder.path().join(name)).unwrap();
-        assert!(soon(|| is_gone(&pid)).await, "process {name} lives on");
+        ends(&pid, &format!("process {name}")).await;
     }
 }
 
@@ -110,7 +103,7 @@ async fn what_a_program_leaves_behind_is_ended() {
     assert_eq!((ended.exit, ended.out.trim()), (Exit::Code(0), "done"));
     assert!(begun.elapsed() < Duration::from_secs(5));
     let pid = std::fs::read_to_string(file).unwrap();
-    assert!(soon(|| is_gone(&pid)).await, "it lives on");
+    ends(&pid, "what is left").await;
 }
 
 #[tokio::test]
@@ -119,10 +112,10 @@ async fn a_program_that_is_given_up_is_killed() {
     let file = folder.path().join("pid");
     let script = format!("echo $$ >{}; sleep 300", file.display());
     let running = tokio::spawn(async move { run(shell(&script), LONG).await });
-    assert!(soon(|| std::fs::read_to_string(&file).is_ok_and(|pid| pid.ends_with('\n'))).await);
+    eventually_async("it runs", || std::fs::read_to_string(&file).is_ok_and(|pid| pid.ends_with('\n'))).await;
     running.abort();
     let pid = std::fs::read_to_string(file).unwrap();
-    assert!(soon(|| is_gone(&pid)).await, "it lives on");
+    ends(&pid, "the program").await;
 }
 
 #[tokio::test]
@@ -174,23 +167,27 @@ async fn at_the_agents_end_polls_end_at_once_and_orders_may_finish() {
     let order = runner.place(&host("h1"), true).await.unwrap();
     let hanging = runner.place(&host("h3"), true).await.unwrap();
     let waiting = async { runner.place(&host("h4"), true).await.map(drop) };
+    let folder = tempfile::tempdir().unwrap();
+    let script = |name: &str, rest: &str| format!("echo >{}/{name}; {rest}", folder.path().display());
+    let (endless_poll, short_order, endless_order) =
+        (script("1", "sleep 300"), script("2", "sleep 0.7; echo done"), script("3", "sleep 300"));
     let polling = async {
-        let ended = poll.run(shell("sleep 300"), LONG).await;
+        let ended = poll.run(shell(&endless_poll), LONG).await;
         drop(poll);
         ended
     };
     let ordering = async {
-        let ended = order.run(shell("sleep 0.7; echo done"), LONG).await;
+        let ended = order.run(shell(&short_order), LONG).await;
         drop(order);
         ended
     };
     let endless = async {
-        let ended = hanging.run(shell("sleep 300"), LONG).await;
+        let ended = hanging.run(shell(&endless_order), LONG).await;
         drop(hanging);
         ended
     };
     let closing = async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        eventually_async("all run", || ["1", "2", "3"].iter().all(|name| folder.path().join(name).exists())).await;
         runner.shutdown().await;
     };
     let (polled, ordered, ended, waited, ()) = tokio::join!(polling, ordering, endless, waiting, closing);
