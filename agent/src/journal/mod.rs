@@ -28,15 +28,15 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use picket_common::id::OperationId;
-use picket_common::wire::{Incarnation, Time};
-use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
+use picket_common::id::{HostId, OperationId};
+use picket_common::wire::{Generation, Incarnation, Time};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 pub use self::reader::Reader;
 use self::row::{Row, decode};
 use self::schema::{SCHEMA, keep_copy, number, stored_schema, take_over};
 pub use self::table::MAX_OUTBOX;
-use self::table::{ASSIGNMENT, FACTS, HOST, MEMORY, META, OPERATION, OUTBOX, PASSWORD, SEEN, Tables};
+use self::table::{ASSIGNMENT, FACTS, HOST, META, OPERATION, PASSWORD, SEEN, Tables};
 use crate::rack::{Record, Restored};
 
 /// Why the journal could not do it.
@@ -174,30 +174,19 @@ impl Journal {
         let transaction = begin(database)?;
         let found;
         {
-            let mut meta = transaction.open_table(META)?;
-            let number = |bytes: Option<Vec<u8>>| bytes.and_then(|bytes| number(&bytes));
-            let read = |name: &str, meta: &redb::Table<'_, &str, &[u8]>| -> Result<Option<Vec<u8>>, redb::Error> {
-                Ok(meta.get(name)?.map(|value| value.value().to_vec()))
-            };
-            let is_new = meta.get("schema")?.is_none();
+            let mut tables = Tables::open(&transaction)?;
+            let is_new = tables.meta.get("schema")?.is_none();
             // Written at each opening: a file that cannot be written is found out here.
-            meta.insert("opened", fresh.as_bytes().as_slice())?;
+            tables.meta.insert("opened", fresh.as_bytes().as_slice())?;
             if is_new {
-                meta.insert("schema", SCHEMA.to_be_bytes().as_slice())?;
-                meta.insert("boot", fresh.as_bytes().as_slice())?;
-                meta.insert("next", 1u64.to_be_bytes().as_slice())?;
+                tables.meta.insert("schema", SCHEMA.to_be_bytes().as_slice())?;
+                tables.meta.insert("boot", fresh.as_bytes().as_slice())?;
+                tables.meta.insert("next", 1u64.to_be_bytes().as_slice())?;
             }
-            let boot = read("boot", &meta)?.and_then(|bytes| uuid::Uuid::from_slice(&bytes).ok()).unwrap_or(fresh);
-            found = (Incarnation(boot), number(read("next", &meta)?).unwrap_or(1));
+            let boot = tables.meta.get("boot")?.and_then(|bytes| uuid::Uuid::from_slice(bytes.value()).ok());
+            let next = tables.meta.get("next")?.and_then(|bytes| number(bytes.value()));
+            found = (Incarnation(boot.unwrap_or(fresh)), next.unwrap_or(1));
         }
-        transaction.open_table(ASSIGNMENT)?;
-        transaction.open_table(HOST)?;
-        transaction.open_table(OPERATION)?;
-        transaction.open_table(SEEN)?;
-        transaction.open_table(OUTBOX)?;
-        transaction.open_table(MEMORY)?;
-        transaction.open_table(FACTS)?;
-        transaction.open_table(PASSWORD)?;
         transaction.commit()?;
         Ok(found)
     }
@@ -219,45 +208,54 @@ impl Journal {
     /// # Errors
     /// [`JournalError`].
     pub fn load(&self) -> Result<Restored, JournalError> {
-        let fail = |source: redb::Error| JournalError::Redb { path: self.path.clone(), what: "load", source: Box::new(source) };
-        let transaction = database(&self.shared, &self.path)?.begin_read().map_err(|error| fail(error.into()))?;
-        let (generation, epoch) = {
-            let meta = transaction.open_table(META).map_err(|error| fail(error.into()))?;
-            let value = meta.get("generation").map_err(|error| fail(error.into()))?;
-            match value {
-                Some(value) => self.row("meta", value.value())?,
-                None => (None, 0),
-            }
-        };
-        let mut restored = Restored { generation, epoch, ..Restored::default() };
-        let assignments = transaction.open_table(ASSIGNMENT).map_err(|error| fail(error.into()))?;
-        for entry in assignments.iter().map_err(|error| fail(error.into()))? {
-            restored.assignments.push(self.row("assignment", entry.map_err(|error| fail(error.into()))?.1.value())?);
-        }
-        let hosts = transaction.open_table(HOST).map_err(|error| fail(error.into()))?;
-        for entry in hosts.iter().map_err(|error| fail(error.into()))? {
-            restored.rows.push(self.row("host", entry.map_err(|error| fail(error.into()))?.1.value())?);
-        }
-        let operations = transaction.open_table(OPERATION).map_err(|error| fail(error.into()))?;
-        for entry in operations.iter().map_err(|error| fail(error.into()))? {
-            restored.operations.push(self.row("operation", entry.map_err(|error| fail(error.into()))?.1.value())?);
-        }
-        let facts = transaction.open_table(FACTS).map_err(|error| fail(error.into()))?;
-        for entry in facts.iter().map_err(|error| fail(error.into()))? {
-            restored.facts.push(self.row("facts", entry.map_err(|error| fail(error.into()))?.1.value())?);
-        }
-        let changes = transaction.open_table(PASSWORD).map_err(|error| fail(error.into()))?;
-        for entry in changes.iter().map_err(|error| fail(error.into()))? {
-            restored.changes.push(self.row("password", entry.map_err(|error| fail(error.into()))?.1.value())?);
-        }
-        let seen = transaction.open_table(SEEN).map_err(|error| fail(error.into()))?;
-        for entry in seen.iter().map_err(|error| fail(error.into()))? {
-            let (key, until) = entry.map_err(|error| fail(error.into()))?;
+        let transaction = database(&self.shared, &self.path)?.begin_read().map_err(|error| self.unloadable(error.into()))?;
+        let (generation, epoch) = self.in_force(&transaction)?.unwrap_or_default();
+        Ok(Restored {
+            generation,
+            epoch,
+            assignments: self.all(&transaction, "assignment", ASSIGNMENT)?,
+            rows: self.all(&transaction, "host", HOST)?,
+            operations: self.all(&transaction, "operation", OPERATION)?,
+            seen: self.seen(&transaction)?,
+            facts: self.all(&transaction, "facts", FACTS)?,
+            changes: self.all(&transaction, "password", PASSWORD)?,
+        })
+    }
+
+    /// The generation and epoch of the assignment in force.
+    fn in_force(&self, transaction: &ReadTransaction) -> Result<Option<(Option<Generation>, u64)>, JournalError> {
+        let meta = transaction.open_table(META).map_err(|error| self.unloadable(error.into()))?;
+        let value = meta.get("generation").map_err(|error| self.unloadable(error.into()))?;
+        value.map(|value| self.row("meta", value.value())).transpose()
+    }
+
+    fn seen(&self, transaction: &ReadTransaction) -> Result<Vec<(OperationId, HostId, Time)>, JournalError> {
+        let table = transaction.open_table(SEEN).map_err(|error| self.unloadable(error.into()))?;
+        let entries = table.iter().map_err(|error| self.unloadable(error.into()))?;
+        let seen = entries.map(|entry| {
+            let (key, until) = entry.map_err(|error| self.unloadable(error.into()))?;
             let (operation, host) = key.value();
             let host = host.parse().map_err(|_| JournalError::Row { path: self.path.clone(), table: "seen" })?;
-            restored.seen.push((OperationId(uuid::Uuid::from_u128(operation)), host, Time(until.value())));
-        }
-        Ok(restored)
+            Ok((OperationId(uuid::Uuid::from_u128(operation)), host, Time(until.value())))
+        });
+        seen.collect()
+    }
+
+    /// All rows of a table.
+    fn all<K: redb::Key, T: Row>(
+        &self,
+        transaction: &ReadTransaction,
+        name: &'static str,
+        table: TableDefinition<'_, K, &[u8]>,
+    ) -> Result<Vec<T>, JournalError> {
+        let table = transaction.open_table(table).map_err(|error| self.unloadable(error.into()))?;
+        let entries = table.iter().map_err(|error| self.unloadable(error.into()))?;
+        let rows = entries.map(|entry| self.row(name, entry.map_err(|error| self.unloadable(error.into()))?.1.value()));
+        rows.collect()
+    }
+
+    fn unloadable(&self, source: redb::Error) -> JournalError {
+        JournalError::Redb { path: self.path.clone(), what: "load", source: Box::new(source) }
     }
 
     fn row<T: Row>(&self, table: &'static str, bytes: &[u8]) -> Result<T, JournalError> {

@@ -16,32 +16,22 @@ pub(super) trait Row: Serialize + DeserializeOwned {
     const VERSION: u8;
 }
 
-impl Row for (Option<Generation>, u64) {
-    const VERSION: u8 = 1;
+macro_rules! versions {
+    ($($row:ty: $version:literal,)*) => {
+        $(impl Row for $row {
+            const VERSION: u8 = $version;
+        })*
+    };
 }
 
-impl Row for HostAssignment {
-    const VERSION: u8 = 1;
-}
-
-impl Row for HostRow {
-    const VERSION: u8 = 2;
-}
-
-impl Row for Operation {
-    const VERSION: u8 = 2;
-}
-
-impl Row for Report {
-    const VERSION: u8 = 1;
-}
-
-impl Row for FactsRow {
-    const VERSION: u8 = 1;
-}
-
-impl Row for PasswordChange {
-    const VERSION: u8 = 1;
+versions! {
+    (Option<Generation>, u64): 1,
+    HostAssignment: 1,
+    HostRow: 2,
+    Operation: 2,
+    Report: 1,
+    FactsRow: 1,
+    PasswordChange: 1,
 }
 
 pub(super) fn encode<T: Row>(row: &T) -> Result<Vec<u8>, redb::Error> {

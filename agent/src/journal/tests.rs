@@ -8,6 +8,7 @@ use picket_common::wire::report::{OperationReport, Progress, Report};
 
 use super::row::encode;
 use super::schema::{rows, schema_1};
+use super::table::OUTBOX;
 use super::*;
 use crate::rack::change::PasswordChange;
 use crate::rack::facts::FactsRow;

@@ -201,6 +201,18 @@ mod tests {
         Moment { boot: MachineBoot(uuid::Uuid::nil()), boottime: Duration::from_secs(seconds), wall: Time(0) }
     }
 
+    fn change(stage: Stage) -> PasswordChange {
+        PasswordChange {
+            host: "h".parse().unwrap(),
+            operation: OperationId(uuid::Uuid::nil()),
+            base_revision: 1,
+            revision: 2,
+            old: None,
+            new: Sealed(vec![]),
+            stage,
+        }
+    }
+
     fn name(stage: Stage) -> String {
         match stage {
             Stage::Doubt(Doubt { next, refused, told }) => {
@@ -228,15 +240,7 @@ mod tests {
         ];
         let mut grid = String::new();
         for stage in stages {
-            let change = PasswordChange {
-                host: "h".parse().unwrap(),
-                operation: OperationId(uuid::Uuid::nil()),
-                base_revision: 1,
-                revision: 2,
-                old: None,
-                new: Sealed(vec![]),
-                stage,
-            };
+            let change = change(stage);
             let after = |act: &dyn Fn(&mut PasswordChange) -> bool| {
                 let mut change = change.clone();
                 if act(&mut change) { name(change.stage) } else { "-".into() }
@@ -267,15 +271,7 @@ Old(late)        Old     | - Doubt(Old) -
 
     #[test]
     fn that_neither_works_is_told_once() {
-        let mut change = PasswordChange {
-            host: "h".parse().unwrap(),
-            operation: OperationId(uuid::Uuid::nil()),
-            base_revision: 1,
-            revision: 2,
-            old: None,
-            new: Sealed(vec![]),
-            stage: Stage::Pending,
-        };
+        let mut change = change(Stage::Pending);
         change.send();
         let told: Vec<_> = (0..6).filter_map(|_| change.refuse()).collect();
         let (first, again) = (Refused::Neither { first: true }, Refused::Neither { first: false });
