@@ -185,19 +185,6 @@ pub struct DriverError {
 pub const NOT_SUPPORTED: &str = "not-supported";
 
 impl DriverError {
-    /// The driver, or this BMC, cannot do that; nothing was sent.
-    #[must_use]
-    pub fn not_supported(driver: &'static str, bmc: &Bmc, ask: Ask) -> Self {
-        Self {
-            driver,
-            address: bmc.address.clone(),
-            class: ErrorClass::Refused,
-            code: NOT_SUPPORTED.into(),
-            text: format!("{ask:?} is not supported here"),
-            maybe_sent: false,
-        }
-    }
-
     /// As it travels to the aggregator: texts cut to what the wire allows.
     #[must_use]
     pub fn to_wire(&self) -> picket_common::command::BmcError {

@@ -30,7 +30,6 @@ impl Work {
         for (name, job) in jobs {
             match self.find(&name) {
                 _ if job.timeout.is_zero() => refused.push(too_late(&job)),
-                Some(driver) if !driver.serves(job.ask) => refused.push(not_supported(driver.descriptor().name, &job)),
                 Some(driver) => by_driver.entry(driver.descriptor().name).or_default().push(job),
                 None => refused.push(self.no_such_driver(&name, &job)),
             }
@@ -78,11 +77,6 @@ impl Work {
         };
         Completion { ticket: job.ticket, begun: clock::boottime(), result: Err(error) }
     }
-}
-
-fn not_supported(driver: &'static str, job: &Job) -> Completion {
-    let error = DriverError::not_supported(driver, &job.bmc, job.ask);
-    Completion { ticket: job.ticket, begun: clock::boottime(), result: Err(error) }
 }
 
 /// Nothing is begun when its time is over.

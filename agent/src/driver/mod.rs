@@ -8,7 +8,7 @@ use std::sync::Arc;
 pub use picket_common::driver::Descriptor;
 use picket_common::id::HostId;
 
-use crate::bmc::{Ask, Bmc, Completion, Job};
+use crate::bmc::{Bmc, Completion, Job};
 
 pub mod address;
 pub mod exec;
@@ -29,17 +29,13 @@ pub trait Driver: Send + Sync {
     /// What this driver is.
     fn descriptor(&self) -> &'static Descriptor;
 
-    /// Whether this driver knows how to do that at all; what one BMC cannot do it answers with [`crate::bmc::NOT_SUPPORTED`].
-    fn serves(&self, ask: Ask) -> bool {
-        matches!(ask, Ask::Status | Ask::On | Ask::Off | Ask::Soft | Ask::Reset)
-    }
-
     /// Whether the readings of this BMC can prove that its host is off.
     fn can_prove(&self, _bmc: &Bmc) -> bool {
         self.descriptor().can_prove
     }
 
-    /// Takes jobs and returns at once; each job is answered exactly once through [`Completions`].
+    /// Takes jobs and returns at once; each job is answered exactly once through [`Completions`], what the driver or this BMC
+    /// cannot do with [`crate::bmc::NOT_SUPPORTED`].
     fn submit(&self, jobs: Vec<Job>);
 
     /// Drops what is kept for a host (sessions are closed politely); its outstanding jobs still complete.

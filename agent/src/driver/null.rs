@@ -52,10 +52,6 @@ fn order(value: &mut Reading, wanted: Reading) -> Answer {
 }
 
 impl Driver for Null {
-    fn serves(&self, _ask: Ask) -> bool {
-        true
-    }
-
     fn descriptor(&self) -> &'static Descriptor {
         &DESCRIPTOR
     }

@@ -24,9 +24,6 @@ pub trait Recipe: Send + Sync + 'static {
     /// The driver's row.
     const DESCRIPTOR: &'static Descriptor;
 
-    /// Whether the driver knows how to do that at all.
-    fn serves(&self, ask: Ask) -> bool;
-
     /// Whether the readings of this BMC can prove that its host is off.
     fn can_prove(&self, bmc: &Bmc) -> bool;
 
@@ -177,10 +174,6 @@ impl<'a> Turn<'a> {
 impl<R: Recipe> Driver for Programs<R> {
     fn descriptor(&self) -> &'static Descriptor {
         R::DESCRIPTOR
-    }
-
-    fn serves(&self, ask: Ask) -> bool {
-        self.shared.recipe.serves(ask)
     }
 
     fn can_prove(&self, bmc: &Bmc) -> bool {

@@ -65,11 +65,6 @@ pub fn programs(templates: &Templates) -> impl Iterator<Item = (&str, &PathBuf)>
 impl Recipe for Catalogue {
     const DESCRIPTOR: &'static Descriptor = &DESCRIPTOR;
 
-    /// What a template's program cannot do is answered as not supported.
-    fn serves(&self, _ask: Ask) -> bool {
-        true
-    }
-
     fn can_prove(&self, bmc: &Bmc) -> bool {
         self.template(bmc).is_ok_and(|(_, template)| template.can_prove)
     }

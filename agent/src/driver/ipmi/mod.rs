@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 
 use super::address::AllowedNetworks;
 use super::{Completions, Descriptor, Driver};
-use crate::bmc::{Ask, Completion, DriverError, ErrorClass, Job, SHUTTING_DOWN};
+use crate::bmc::{Completion, DriverError, ErrorClass, Job, SHUTTING_DOWN};
 use crate::clock;
 
 /// Port of RMCP.
@@ -162,22 +162,6 @@ impl Ipmi {
 impl Driver for Ipmi {
     fn descriptor(&self) -> &'static Descriptor {
         &DESCRIPTOR
-    }
-
-    fn serves(&self, ask: Ask) -> bool {
-        match ask {
-            Ask::Status
-            | Ask::On
-            | Ask::Off
-            | Ask::Soft
-            | Ask::Reset
-            | Ask::Diag
-            | Ask::Identify { .. }
-            | Ask::Bootdev { .. }
-            | Ask::Inspect
-            | Ask::TryLogin
-            | Ask::SetPassword => true,
-        }
     }
 
     fn submit(&self, jobs: Vec<Job>) {

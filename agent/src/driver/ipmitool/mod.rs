@@ -86,10 +86,6 @@ enum Where {
 impl Recipe for Tool {
     const DESCRIPTOR: &'static Descriptor = &DESCRIPTOR;
 
-    fn serves(&self, _ask: Ask) -> bool {
-        true
-    }
-
     fn can_prove(&self, _bmc: &Bmc) -> bool {
         DESCRIPTOR.can_prove
     }

@@ -227,22 +227,6 @@ impl Driver for Redfish {
         &DESCRIPTOR
     }
 
-    fn serves(&self, ask: Ask) -> bool {
-        match ask {
-            Ask::Status
-            | Ask::On
-            | Ask::Off
-            | Ask::Soft
-            | Ask::Reset
-            | Ask::Diag
-            | Ask::Identify { .. }
-            | Ask::Bootdev { .. }
-            | Ask::Inspect
-            | Ask::TryLogin
-            | Ask::SetPassword => true,
-        }
-    }
-
     fn submit(&self, jobs: Vec<Job>) {
         let mut slots = self.shared.slots();
         for job in jobs {
