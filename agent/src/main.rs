@@ -6,10 +6,10 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use picket_agent::config::{Config, DEFAULT_STATE_DIR};
 use picket_agent::identity::Files;
+use picket_agent::run::{self, Reload};
 use picket_agent::status::Status;
-use picket_agent::{join, log, run};
+use picket_agent::{join, log};
 use picket_common::join::JoinToken;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// What the process ends with after a panic, as Rust's own programs do.
 const PANICKED: i32 = 101;
@@ -56,10 +56,12 @@ fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     match arguments.command.unwrap_or(Command::Run) {
         Command::Run => {
-            log::start(&config.log).context("log")?;
+            let log = log::start(&config.log).context("log")?;
             end_on_panic();
             let identity = Files::new(&arguments.state_dir).load()?;
-            runtime.block_on(run::run(identity, &config, &arguments.state_dir, stopped()))?;
+            let file = arguments.config;
+            let reload = Reload { load: Box::new(move || Config::load(file.as_deref())), log };
+            runtime.block_on(run::run(identity, config, &arguments.state_dir, reload))?;
         }
         Command::Join { token } => {
             let joined = runtime.block_on(join::join(&token, &arguments.state_dir))?;
@@ -78,15 +80,6 @@ fn end_on_panic() {
         tracing::error!(thread = std::thread::current().name(), %panic, "panicked: the agent ends");
         std::process::exit(PANICKED);
     }));
-}
-
-/// Done at SIGTERM or SIGINT.
-async fn stopped() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else { return };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
 }
 
 fn check(config: &Config, files: &Files) -> Result<()> {

@@ -397,6 +397,46 @@ fn test_oobm_nested_issue_power_soft() {
     nested("soft", Power::Off, &["stopVirtualMachine"]);
 }
 
+/// At SIGHUP the agent's own file is read again: the next request goes by the new templates. A file that is wrong changes nothing.
+#[test]
+fn templates_change_by_a_signal_and_a_wrong_file_changes_nothing() {
+    let template = |word: &str| {
+        let texts = "program = \"echo\"\nargs = [\"{action}\"]\nreading = { on_output = \"lit\", off_output = \"dark\" }\n";
+        format!("[exec.word]\n{texts}actions = {{ status = \"{word}\" }}\n")
+    };
+    let mut stand = stand_with(&template("lit"), &[]);
+    let pid = stand.agent.pid();
+    let mut host = host_body("h1", "c1", "r1", "exec", "127.0.0.1:9".parse().unwrap(), ("admin", "password"));
+    host["bmc"]["options"] = json!({ "template": "word" });
+    stand.site.import(&[host]).unwrap();
+    assert_eq!(stand.site.ctl(&["oobm", "enable", "host", "h1"]).unwrap().code, 0);
+    stand.site.until("h1", "power", "on", PATIENCE).unwrap();
+    stand.agent.reload(&format!("max_processes = 9\n{}", template("dark"))).unwrap();
+    stand.site.until("h1", "power", "off", PATIENCE).unwrap();
+    let log = stand.agent.log().unwrap();
+    let fixed = log.lines().find(|line| line.contains("this setting takes a restart"));
+    assert!(fixed.is_some_and(|line| line.contains("\"key\":\"max_processes\"")), "{fixed:?}");
+    for (count, (wrong, why)) in (1..).zip([
+        (format!("max_in_flight = 1\n{}", template("lit")), "agent.toml:3: max_in_flight is 1; use 16 to 65536"),
+        (template("lit").replace("args", "argz"), "unknown key `argz`"),
+        ("[exec".to_owned(), "agent.toml:3"),
+    ]) {
+        stand.agent.reload(&wrong).unwrap();
+        eventually(PATIENCE, || {
+            let log = stand.agent.log()?;
+            let told: Vec<&str> = log.lines().filter(|line| line.contains("settings not reloaded")).collect();
+            ensure!(told.len() == count && told.iter().any(|line| line.contains(why)), "{why}: {told:?}");
+            Ok(())
+        })
+        .unwrap();
+        let (_, row) = stand.power("h1", &["status"]);
+        assert_eq!(row["power"], "off", "the old template holds: {row}");
+    }
+    stand.agent.reload(&template("lit")).unwrap();
+    stand.site.until("h1", "power", "on", PATIENCE).unwrap();
+    assert_eq!(stand.agent.pid(), pid, "all in one process");
+}
+
 /// `picket-agent check-config` names file, line and the nearest key, and programs that are not there.
 #[test]
 fn a_wrong_template_is_told_before_the_daemon_starts() {

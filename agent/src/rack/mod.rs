@@ -64,6 +64,11 @@ pub enum Event {
     Missed,
     /// The aggregator's clock was measured.
     Measured(CentreClock),
+    /// The agent's own file says something else.
+    Configured {
+        /// Most polls in flight at once.
+        max_in_flight: usize,
+    },
     /// Time passed.
     Tick,
 }
@@ -196,6 +201,10 @@ impl Rack {
                 decision.records.extend(known.map(|report| Record::Report(Box::new(report))));
             }
             Event::Measured(clock) => self.clock = Some(clock),
+            Event::Configured { max_in_flight } => {
+                self.settings.max_in_flight = max_in_flight;
+                self.start_waiting(now, decision);
+            }
             Event::Tick => self.tick(now, decision),
         }
     }

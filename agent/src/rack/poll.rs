@@ -63,7 +63,7 @@ impl Rack {
     }
 
     /// Most polls in flight at once: the site says, and the agent's own file may say less.
-    fn max_in_flight(&self) -> usize {
+    pub(super) fn max_in_flight(&self) -> usize {
         let own = self.settings.max_in_flight;
         let site = self.site.as_ref().and_then(|site| usize::try_from(site.max_in_flight).ok());
         site.map_or(own, |site| site.min(own))

@@ -108,9 +108,10 @@ impl Rack {
     }
 
     /// Takes over what an earlier rack of this process knew and no journal keeps: refused logins, for an account must not be
-    /// locked by a failing journal, and the site's settings.
+    /// locked by a failing journal, and the site's and the agent's settings.
     pub fn inherit(&mut self, earlier: &Self) {
         self.site.clone_from(&earlier.site);
+        self.settings.max_in_flight = earlier.settings.max_in_flight;
         for host in self.hosts.iter_mut().flatten() {
             let before = earlier.by_id.get(&host.row.host).and_then(|&slot| earlier.host(slot));
             if let Some(before) = before.filter(|before| before.row.revision == host.row.revision) {

@@ -1,5 +1,8 @@
 //! The agent's heart: events in, one decision, journal, then acts. Everything else hangs off this loop.
 
+mod reload;
+mod signals;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,11 +16,16 @@ use picket_common::wire::assign::Assign;
 use picket_common::wire::down::Command;
 use picket_common::wire::report::Report;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
+
+use self::reload::InForce;
+pub use self::reload::Reload;
+use self::signals::{Signals, Told};
 
 use crate::bmc::{Ask, Completion};
 use crate::clock;
 use crate::config::Config;
-use crate::driver::exec::Exec;
+use crate::driver::exec::{Exec, Templates};
 use crate::driver::ipmi::{Ipmi, IpmiError};
 use crate::driver::ipmitool::Ipmitool;
 use crate::driver::null::Null;
@@ -67,6 +75,9 @@ pub enum RunError {
         #[source]
         source: std::io::Error,
     },
+    /// The signals cannot be listened to.
+    #[error("the signals cannot be listened to")]
+    Signals(#[source] std::io::Error),
     /// A thread could not be started.
     #[error("the core's thread could not start")]
     Thread(#[source] std::io::Error),
@@ -75,11 +86,12 @@ pub enum RunError {
     CoreStopped,
 }
 
-/// Runs until `stop` is done; then closes BMC sessions and the uplink.
+/// Runs until it is told to stop, then closes BMC sessions and the uplink; SIGHUP reads the agent's own file again.
 ///
 /// # Errors
 /// [`RunError`].
-pub async fn run(identity: Identity, config: &Config, state_dir: &Path, stop: impl Future<Output = ()>) -> Result<(), RunError> {
+pub async fn run(identity: Identity, config: Config, state_dir: &Path, reload: Reload) -> Result<(), RunError> {
+    let mut signals = Signals::new().map_err(RunError::Signals)?;
     let journal = Journal::open(&journal_file(state_dir), uuid::Uuid::new_v4())?;
     let (events, inbox) = channel();
     let completions: Completions = {
@@ -89,10 +101,11 @@ pub async fn run(identity: Identity, config: &Config, state_dir: &Path, stop: im
             tell(&events, Event::Completed(completions));
         })
     };
-    let work = Arc::new(Work::new(drivers(config, &journal, &completions)?, completions));
+    let (templates, exec) = watch::channel(Arc::new(config.exec.clone()));
+    let work = Arc::new(Work::new(drivers(&config, exec, &journal, &completions)?, completions));
     let gauge = Arc::new(Gauge::default());
     let (say, said) = tokio::sync::mpsc::unbounded_channel();
-    let core = Core::new(journal, inbox, work.clone(), say, gauge.clone(), &identity, config, state_dir)?;
+    let core = Core::new(journal, inbox, work.clone(), say, gauge.clone(), &identity, &config, state_dir)?;
 
     let (host, port) = identity.mqtt.rsplit_once(':').ok_or_else(|| RunError::Address(identity.mqtt.clone()))?;
     let settings = uplink::Settings {
@@ -109,16 +122,22 @@ pub async fn run(identity: Identity, config: &Config, state_dir: &Path, stop: im
     let uplink = Uplink::new(settings, reader, Arc::new(move |event| tell(&for_uplink, event)), said, gauge);
     let uplink = tokio::spawn(uplink.run());
 
-    let (ended, core_ended) = tokio::sync::oneshot::channel();
+    let mut in_force = InForce { config, reload, templates, events };
+    let (ended, mut core_ended) = tokio::sync::oneshot::channel();
     let thread = std::thread::Builder::new().name("core".into()).spawn(move || {
         core.run();
         ended.send(()).ok();
     });
     let thread = thread.map_err(RunError::Thread)?;
     notify_ready();
-    let stopped = tokio::select! {
-        () = stop => true,
-        _ = core_ended => false,
+    let stopped = loop {
+        tokio::select! {
+            told = signals.next() => match told {
+                Told::Stop => break true,
+                Told::Reload => in_force.reload(),
+            },
+            _ = &mut core_ended => break false,
+        }
     };
     sd_notify::notify(&[sd_notify::NotifyState::Stopping]).ok();
     work.shutdown().await;
@@ -148,7 +167,12 @@ fn notify_ready() {
     tracing::info!("agent ready");
 }
 
-fn drivers(config: &Config, journal: &Journal, completions: &Completions) -> Result<Vec<Box<dyn Driver>>, RunError> {
+fn drivers(
+    config: &Config,
+    templates: watch::Receiver<Arc<Templates>>,
+    journal: &Journal,
+    completions: &Completions,
+) -> Result<Vec<Box<dyn Driver>>, RunError> {
     let ipmi = Ipmi::new(completions.clone(), config.allowed())?.serving_local(config.local_bmc_host.clone());
     let settings = redfish::Config { allowed: config.allowed(), roots: bmc_roots(config)? };
     let redfish =
@@ -157,7 +181,7 @@ fn drivers(config: &Config, journal: &Journal, completions: &Completions) -> Res
     let local = config.local_bmc_host.clone();
     let ipmitool =
         Ipmitool::new(completions.clone(), config.ipmitool.clone(), config.allowed(), local, runner.clone(), handle.clone());
-    let exec = Exec::new(completions.clone(), config.exec.clone(), config.allowed(), runner, handle);
+    let exec = Exec::new(completions.clone(), templates, config.allowed(), runner, handle);
     config.missing_programs().iter().for_each(|missing| tracing::warn!("{missing}"));
     let null = Null::new(completions.clone());
     Ok(vec![Box::new(ipmi), Box::new(redfish), Box::new(ipmitool), Box::new(exec), Box::new(null)])
@@ -373,13 +397,13 @@ impl Core {
     }
 }
 
-/// What may be looked at while nothing can be journalled: answers of BMCs, the clock, the site's settings, and commands, which
-/// are refused. An assignment comes again; acknowledgements too.
+/// What may be looked at while nothing can be journalled: answers of BMCs, the clock, settings, and commands, which are refused. An assignment comes again; acknowledgements too.
 const fn is_harmless(event: &Event) -> bool {
     matches!(
         event,
         Event::Completed(_)
             | Event::Measured(_)
+            | Event::Configured { .. }
             | Event::Tick
             | Event::Assigned(Assign::Settings(_))
             | Event::Commanded(Command::Power(_) | Command::ChangePassword(_))

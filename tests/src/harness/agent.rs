@@ -11,6 +11,9 @@ use serde_json::Value;
 use super::program;
 use crate::peers::process::{Process, run};
 
+/// What stands in every agent's own file.
+const USUAL: &str = "allowed_bmc_networks = [\"127.0.0.0/8\"]\nlog = \"info,picket_agent=debug\"\n";
+
 /// An agent; killed when dropped.
 #[derive(Debug)]
 pub struct Agent {
@@ -23,8 +26,7 @@ impl Agent {
     /// Joins with `token`, the line that `picketctl agents token` printed, and starts.
     pub(super) fn join(name: &str, folder: &Path, token: &str, settings: &str) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
-        let usual = "allowed_bmc_networks = [\"127.0.0.0/8\"]\nlog = \"info,picket_agent=debug\"\n";
-        std::fs::write(folder.join("agent.toml"), format!("{usual}{settings}"))?;
+        std::fs::write(folder.join("agent.toml"), format!("{USUAL}{settings}"))?;
         let mut agent = Self { name: name.to_owned(), folder: folder.to_owned(), process: None };
         let output = run(agent.command()?.arg("join").arg(token), "")?;
         ensure!(output.status.success(), "join: {}", String::from_utf8_lossy(&output.stderr));
@@ -73,6 +75,15 @@ impl Agent {
     /// When it is not running.
     pub fn signal(&mut self, signal: Signal) -> Result<()> {
         self.process.as_mut().map_or(Ok(()), |process| process.signal(signal))
+    }
+
+    /// Writes its own file anew, as it was when it joined but with these settings, and has it read again.
+    ///
+    /// # Errors
+    /// When the file cannot be written, or it is not running.
+    pub fn reload(&mut self, settings: &str) -> Result<()> {
+        std::fs::write(self.folder.join("agent.toml"), format!("{USUAL}{settings}"))?;
+        self.signal(Signal::HUP)
     }
 
     /// Process id while it runs.

@@ -18,6 +18,7 @@ use picket_common::id::HostId;
 use picket_common::secret::Secret;
 use rustix::process::Signal;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 pub use self::template::Template;
 use self::template::{Input, Reading as Mapping, Signs};
@@ -40,15 +41,15 @@ pub type Exec = Programs<Catalogue>;
 
 /// The templates and how they are run.
 pub struct Catalogue {
-    templates: Templates,
+    templates: watch::Receiver<Arc<Templates>>,
 }
 
 impl Exec {
-    /// A driver of these templates that answers into `completions`.
+    /// A driver that answers into `completions`. The templates may change: a job keeps to those that it began with.
     #[must_use]
     pub fn new(
         completions: Completions,
-        templates: Templates,
+        templates: watch::Receiver<Arc<Templates>>,
         allowed: AllowedNetworks,
         runner: Arc<Runner>,
         handle: Handle,
@@ -66,11 +67,12 @@ impl Recipe for Catalogue {
     const DESCRIPTOR: &'static Descriptor = &DESCRIPTOR;
 
     fn can_prove(&self, bmc: &Bmc) -> bool {
-        self.template(bmc).is_ok_and(|(_, template)| template.can_prove)
+        template(&self.templates(), bmc).is_ok_and(|(_, template)| template.can_prove)
     }
 
     async fn serve(&self, turn: &mut Turn<'_>) -> Result<Answer, Failure> {
-        let (name, template) = self.template(turn.bmc())?;
+        let templates = self.templates();
+        let (name, template) = template(&templates, turn.bmc())?;
         check_options(name, template, turn.bmc())?;
         let action = template.action(turn.ask()).ok_or_else(|| {
             let text = format!("template {name} has no action for {:?}", turn.ask());
@@ -91,17 +93,21 @@ impl Recipe for Catalogue {
 }
 
 impl Catalogue {
-    fn template<'a>(&'a self, bmc: &'a Bmc) -> Result<(&'a str, &'a Template), Failure> {
-        let names = || match self.templates.is_empty() {
-            true => "the agent's own file has no [exec.NAME]".to_owned(),
-            false => format!("the agent's own file has {}", self.templates.keys().cloned().collect::<Vec<_>>().join(", ")),
-        };
-        let Some(name) = bmc.options.get(TEMPLATE).map(|name| name.trim()).filter(|name| !name.is_empty()) else {
-            return Err(Failure::setting("template-missing", format!("option `{TEMPLATE}` is missing; {}", names())));
-        };
-        let found = self.templates.get_key_value(name).map(|(name, template)| (name.as_str(), template));
-        found.ok_or_else(|| Failure::setting("unknown-template", format!("there is no template {name:?}; {}", names())))
+    fn templates(&self) -> Arc<Templates> {
+        Arc::clone(&self.templates.borrow())
     }
+}
+
+fn template<'a>(templates: &'a Templates, bmc: &Bmc) -> Result<(&'a str, &'a Template), Failure> {
+    let names = || match templates.is_empty() {
+        true => "the agent's own file has no [exec.NAME]".to_owned(),
+        false => format!("the agent's own file has {}", templates.keys().cloned().collect::<Vec<_>>().join(", ")),
+    };
+    let Some(name) = bmc.options.get(TEMPLATE).map(|name| name.trim()).filter(|name| !name.is_empty()) else {
+        return Err(Failure::setting("template-missing", format!("option `{TEMPLATE}` is missing; {}", names())));
+    };
+    let found = templates.get_key_value(name).map(|(name, template)| (name.as_str(), template));
+    found.ok_or_else(|| Failure::setting("unknown-template", format!("there is no template {name:?}; {}", names())))
 }
 
 fn check_options(name: &str, template: &Template, bmc: &Bmc) -> Result<(), Failure> {

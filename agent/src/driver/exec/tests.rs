@@ -60,6 +60,7 @@ impl Stand {
         let (sender, answers) = mpsc::channel();
         let completions: Completions = Arc::new(move |all| all.into_iter().for_each(|one| sender.send(one).unwrap()));
         let allowed = AllowedNetworks { networks: vec!["127.0.0.0/8".parse().unwrap()] };
+        let (_, templates) = watch::channel(Arc::new(templates));
         let driver = Exec::new(completions, templates, allowed, Arc::new(Runner::new(8)), runtime.handle().clone());
         Self { folder, runtime, driver, answers }
     }

@@ -86,6 +86,11 @@ fn the_site_and_the_agents_own_file_bound_what_is_in_flight() {
     assert_eq!(flying(&mut world), 3, "an older version is not obeyed");
     world.apply(told(6, 1000));
     assert_eq!(flying(&mut world), 8, "the file may say less");
+    world.apply(Event::Configured { max_in_flight: 5 });
+    assert_eq!(flying(&mut world), 5, "the file was read again");
+    let mut later = Rack::restore(settings(world.machine_boot), Restored::default(), world.now);
+    later.inherit(&world.rack);
+    assert_eq!(later.max_in_flight(), 5, "and no journal has to keep that");
     let other = SiteSettings { version: Generation { store: uuid::Uuid::max(), counter: 1 }, max_in_flight: 2 };
     world.apply(Event::Assigned(Assign::Settings(other)));
     assert_eq!(flying(&mut world), 2, "versions of another store do not compare");
