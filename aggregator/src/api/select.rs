@@ -25,8 +25,11 @@ fn members(view: &View, group: &Group) -> Option<Vec<HostId>> {
             view.racks.contains_key(id).then(|| view.rack_hosts.get(id).cloned().unwrap_or_default().iter().cloned().collect())
         }
         Group::Agent(id) => view.agents.contains_key(id).then(|| view.hosts_of(id).iter().cloned().collect()),
-        Group::Zone(id) if !view.zones.contains_key(id) => None,
-        Group::Zone(_) | Group::State(_) | Group::Label { .. } => {
+        Group::Zone(id) => view.zones.contains_key(id).then(|| {
+            let clusters = view.clusters.values().filter(|cluster| cluster.zone == *id);
+            clusters.flat_map(|cluster| view.hosts_of_cluster(&cluster.id)).collect()
+        }),
+        Group::State(_) | Group::Label { .. } => {
             Some(view.hosts.values().filter(|row| holds(view, group, row)).map(|row| row.id.clone()).collect())
         }
     }

@@ -219,6 +219,9 @@ pub enum Fault {
     /// A wildcard in a group.
     #[error("{0:?} stands for hosts only, not in the name of a group")]
     Wildcard(char),
+    /// No name has room for it.
+    #[error("this is longer than any name")]
+    TooLong,
     /// Nobody knows the group.
     #[error("there is no {0}")]
     Unknown(Group),
@@ -362,11 +365,23 @@ impl<G: Groups> Resolver<'_, G> {
             (Group::All, Some(all)) => all.clone(),
             _ => self.known.members(group).ok_or_else(|| Fault::Unknown(group.clone()))?,
         };
-        self.spend(hosts.len().max(1))?;
         if *group == Group::All && self.all.is_none() {
             self.all = Some(hosts.clone());
         }
+        let looked_at = self.looked_at(group);
+        self.spend(looked_at.max(hosts.len()).max(1))?;
         Ok(hosts)
+    }
+
+    /// Hosts looked at to find a group's, beside its own: who is on, or has a label, no index says.
+    fn looked_at(&mut self, group: &Group) -> usize {
+        if !matches!(group, Group::State(_) | Group::Label { .. }) {
+            return 0;
+        }
+        if self.all.is_none() {
+            self.all = self.known.members(&Group::All);
+        }
+        self.all.as_ref().map_or(0, Vec::len)
     }
 
     fn spend(&mut self, names: usize) -> Result<(), Fault> {

@@ -2,7 +2,7 @@
 
 use super::pattern::{MAX_DIGITS, Part, Pattern, Range};
 use super::{Fault, Group, HostSetError, Operand, Operator, Term, What};
-use crate::id::IdError;
+use crate::id::MAX_ID_LEN;
 use crate::power::PowerState;
 
 /// Most groups that one operand may name: `@rack:r[001-999]`.
@@ -10,6 +10,9 @@ pub(super) const MAX_GROUPS: usize = 1000;
 
 /// Most parts of one operand: a name has 63 characters, and a part that adds none is `*` or a slip.
 const MAX_PARTS: usize = 128;
+
+/// Longest value of a group, in bytes: above the longest label with its name.
+const MAX_VALUE: usize = 512;
 
 /// Terms of a text.
 pub(super) fn parse(text: &str) -> Result<Vec<Term>, HostSetError> {
@@ -85,12 +88,13 @@ impl<'a> Cursor<'a> {
             let groups = self.groups(begin)?;
             return Ok(Operand { at: begin.at, what: What::Groups(groups) });
         }
-        let pattern = self.pattern(|c| matches!(c, 'a'..='z' | '0'..='9' | '.' | '_' | '-'))?;
+        let pattern = self.pattern(MAX_ID_LEN, |c| matches!(c, 'a'..='z' | '0'..='9' | '.' | '_' | '-'))?;
         Ok(Operand { at: begin.at, what: What::Hosts(pattern) })
     }
 
-    /// Text, ranges and wildcards up to a space or operator.
-    fn pattern(&mut self, is_text: impl Fn(char) -> bool + Copy) -> Result<Pattern, HostSetError> {
+    /// Text, ranges and wildcards up to a space or operator, for names of at most so many bytes: a text that none has room for is
+    /// not made a thousand times over before that is seen.
+    fn pattern(&mut self, longest: usize, is_text: impl Fn(char) -> bool + Copy) -> Result<Pattern, HostSetError> {
         let mut parts = Vec::new();
         let begin = *self;
         while let Some(character) = self.peek() {
@@ -108,10 +112,11 @@ impl<'a> Cursor<'a> {
             };
             parts.push(part);
             if parts.len() > MAX_PARTS {
-                return Err(begin.fault(Fault::Name(no_name(begin.rest))));
+                return Err(begin.fault(Fault::TooLong));
             }
         }
-        Ok(Pattern { parts })
+        let pattern = Pattern { parts };
+        if pattern.least_length() > longest { Err(begin.fault(Fault::TooLong)) } else { Ok(pattern) }
     }
 
     /// What stands in brackets.
@@ -156,7 +161,7 @@ impl<'a> Cursor<'a> {
         self.next();
         let place = *self;
         // Ids are checked as ids below; labels are free words.
-        let pattern = self.pattern(|c| {
+        let pattern = self.pattern(MAX_VALUE, |c| {
             !c.is_whitespace() && !c.is_control() && !matches!(c, '[' | ']' | '*' | '?' | '@') && Operator::of(c).is_none()
         })?;
         if let Some(wildcard) = pattern.parts.iter().find_map(|part| match part {
@@ -182,10 +187,6 @@ impl<'a> Cursor<'a> {
             _ => Ok(vec![Group::All]),
         }
     }
-}
-
-fn no_name(text: &str) -> IdError {
-    IdError { kind: "host", text: text.chars().take(80).collect() }
 }
 
 fn group(kind: &str, value: &str) -> Result<Group, Fault> {

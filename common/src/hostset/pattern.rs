@@ -39,6 +39,12 @@ impl Range {
         usize::try_from(steps).unwrap_or(usize::MAX).saturating_add(1)
     }
 
+    /// Length of its shortest number.
+    fn least_length(&self) -> usize {
+        let needed = self.first.checked_ilog10().and_then(|digits| usize::try_from(digits).ok()).unwrap_or(0) + 1;
+        needed.max(self.width)
+    }
+
     fn numbers(&self) -> impl Iterator<Item = String> + use<> {
         let Self { first, last, step, width } = *self;
         let next = move |number: &u64| number.checked_add(step).filter(|next| *next <= last);
@@ -68,7 +74,18 @@ impl Pattern {
         })
     }
 
-    /// The names of a pattern without wildcards. The caller has looked at [`Pattern::count`].
+    /// Length of the shortest name that fits, in bytes.
+    pub(super) fn least_length(&self) -> usize {
+        let least = |part: &Part| match part {
+            Part::Text(text) => text.len(),
+            Part::Ranges(ranges) => ranges.iter().map(Range::least_length).min().unwrap_or(0),
+            Part::One => 1,
+            Part::Any => 0,
+        };
+        self.parts.iter().map(least).sum()
+    }
+
+    /// The names of a pattern without wildcards. The caller has looked at [`Pattern::count`] and [`Pattern::least_length`].
     pub(super) fn names(&self) -> impl Iterator<Item = String> {
         let begin = vec![String::new()];
         let names = self.parts.iter().fold(begin, |names, part| match part {

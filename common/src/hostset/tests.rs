@@ -156,9 +156,32 @@ fn what_a_text_can_cost_is_bounded() {
         let cost = |count| HostSet::parse(&vec![operand; count].join("&")).unwrap().resolve_within(&fleet, 500).err();
         assert_eq!((cost(10), cost(11).map(|error| error.fault)), (None, Some(Fault::TooMuch)), "{operand}");
     }
+    // Who is in these is found by looking at every host, however few are.
+    let nobody = |group: &Group| Some(if *group == Group::All { all.clone() } else { Vec::new() });
+    for operand in ["@state:off", "@label:a=b"] {
+        let cost = |count| HostSet::parse(&vec![operand; count].join(",")).unwrap().resolve_within(&nobody, 500).err();
+        assert_eq!((cost(10), cost(11).map(|error| error.fault)), (None, Some(Fault::TooMuch)), "{operand}");
+    }
     // As many names as there may be, each for itself, are fine.
     let names: Vec<String> = (0..MAX_HOSTS).map(|n| format!("n{n}")).collect();
     assert_eq!(HostSet::parse(&names.join("\n")).unwrap().expand().unwrap().len(), MAX_HOSTS);
+}
+
+#[test]
+fn what_is_too_long_for_a_name_is_not_made() {
+    let long = |length: usize| "a".repeat(length);
+    for (text, at) in [
+        (format!("{}[1-9]", long(63)), 1),
+        (format!("m1 [100-999]{}", long(61)), 4),
+        (format!("{}*", long(64)), 1),
+        (format!("@rack:{}[1-9]", long(512)), 7),
+        (format!("@label:[1-9]={}", long(511)), 8),
+    ] {
+        assert_eq!(HostSet::parse(&text), Err(HostSetError { at, fault: Fault::TooLong }), "{text}");
+    }
+    assert_eq!(HostSet::parse(&format!("{}[1-9]", long(62))).unwrap().expand().unwrap().len(), 9);
+    // Some of these are too long, and the shortest is not: that is found out when they are made.
+    assert!(HostSet::parse(&format!("{}[1-10]", long(62))).unwrap().expand().is_err());
 }
 
 #[test]
