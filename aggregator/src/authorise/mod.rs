@@ -191,17 +191,15 @@ impl Reach<'_> {
         match target {
             Target::Site | Target::Settings => Err(Denied::Scope("the whole site".into())),
             Target::Zone(id) => self.within(self.zone(id), target),
+            // What is not there is where it is put. Put nowhere, it is answered as what is there and outside.
             Target::Cluster(id, to) => {
-                let is = self.view.clusters.get(*id).is_none_or(|row| self.cluster(id, &row.zone));
-                let will = to.is_none_or(|zone| self.cluster(id, zone));
-                self.within(is && will, target)
+                let is = self.view.clusters.get(*id).map(|row| &row.zone).or(*to);
+                let is = is.map_or_else(|| self.scope.clusters.contains(id), |zone| self.cluster(id, zone));
+                self.within(is && to.is_none_or(|zone| self.cluster(id, zone)), target)
             }
             Target::Rack(id, to) => {
-                let is = self.view.racks.get(*id).map(|row| self.zone(&row.zone));
-                match (is, to) {
-                    (None, None) => hidden("rack", id),
-                    (is, to) => self.within(is != Some(false) && to.is_none_or(|zone| self.zone(zone)), target),
-                }
+                let is = self.view.racks.get(*id).map(|row| &row.zone).or(*to);
+                self.within(is.is_some_and(|zone| self.zone(zone)) && to.is_none_or(|zone| self.zone(zone)), target)
             }
             Target::Host(id, cluster, rack) => match self.view.hosts.get(*id) {
                 Some(row) if !covers_row(self.scope, row) => hidden("host", id),

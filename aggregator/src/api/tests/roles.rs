@@ -1,5 +1,6 @@
 //! Every route against every role and against strangers; the routes are read from the source, so none can be forgotten.
 
+use axum::http::StatusCode;
 use picket_common::api::{NewToken, Token};
 
 use super::*;
@@ -243,6 +244,18 @@ async fn what_lies_outside_a_scope_is_not_there() {
             let told = (other(&told.detail), told.title, told.hint);
             assert_eq!(told, (unknown.detail, unknown.title, unknown.hint), "{method} {path}");
         }
+    }
+    // What others may know of, but not change, is told from what is not there neither.
+    for (method, path) in [
+        (Method::DELETE, "/v1/clusters/c1"),
+        (Method::POST, "/v1/clusters/c1/oobm/disable"),
+        (Method::DELETE, "/v1/racks/r1"),
+        (Method::GET, "/v1/racks/r1/secrets"),
+        (Method::DELETE, "/v1/zones/z1"),
+    ] {
+        let unknown = path.replace("c1", "c0").replace("r1", "r0").replace("z1", "z0");
+        let (told, unknown) = (narrow(method.clone(), path, "").await, narrow(method.clone(), &unknown, "").await);
+        assert_eq!((told.status(), unknown.status()), (StatusCode::FORBIDDEN, StatusCode::FORBIDDEN), "{method} {path}");
     }
     assert!(rig.asked.lock().unwrap().is_empty());
     assert_eq!(narrow(Method::GET, "/v1/hosts/h3", "").await.status(), 200);
