@@ -107,7 +107,7 @@ impl Trail {
         facts.entry.summary = Some(format!("dry run: {words}"));
     }
 
-    /// The change was granted, so its line is written.
+    /// Its line is written: with the change that was granted, now or when it was asked for first.
     pub fn recorded(&self) {
         self.facts().recorded = true;
     }

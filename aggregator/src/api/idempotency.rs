@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use tracing::Instrument as _;
 
-use super::extract::{MAX_BODY, body};
+use super::extract::{MAX_IMPORT, body};
 use super::operations::{Accepted, accepted};
 use super::problem::{ApiError, PROBLEM};
 use super::who::{Caller, caller};
@@ -33,7 +33,7 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 /// Longest key, in characters.
 const MAX_KEY: usize = 255;
 
-/// Largest answer that is kept, in bytes.
+/// Largest answer that is kept, in bytes; in place of a larger one its operation is shown again.
 const MAX_ANSWER: usize = 64 * 1024;
 
 /// Headers of an answer that are kept with it.
@@ -80,7 +80,8 @@ async fn answered(api: &Api, request: HttpRequest, next: Next) -> Result<Respons
     let who = caller(api, request.headers(), request.extensions().get())?;
     let path = request.uri().path().to_owned();
     let (parts, content) = request.into_parts();
-    let bytes = body(HttpRequest::from_parts(parts.clone(), content), MAX_BODY).await?;
+    // As large as any route takes; each looks at its own limit.
+    let bytes = body(HttpRequest::from_parts(parts.clone(), content), MAX_IMPORT).await?;
     let digest = |text: &[u8]| hex::encode(Sha256::digest(text));
     let key = AnswerKey { token: who.principal.token.to_string(), key: digest(format!("POST\n{path}\n{given}").as_bytes()) };
     let once = Once { key: key.clone(), fingerprint: digest(&bytes) };
@@ -131,6 +132,8 @@ async fn again(api: &Api, who: &Caller, headers: &HeaderMap, once: &Once, known:
         (None, None) => return Err(ApiError::AnswerLost),
     };
     response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    // Nothing was done; what was has its line in the audit log, with what came of it.
+    who.trail.recorded();
     Ok(response)
 }
 
@@ -154,10 +157,14 @@ async fn keep(api: &Api, once: Once, response: Response, request_id: &str) -> Re
         return Ok(response);
     }
     let (parts, content) = response.into_parts();
-    let bytes = axum::body::to_bytes(content, MAX_ANSWER).await.map_err(|error| {
-        tracing::error!(%error, "an answer is too large to be kept");
+    let bytes = axum::body::to_bytes(content, usize::MAX).await.map_err(|error| {
+        tracing::error!(%error, "an answer could not be read");
         ApiError::Internal
     })?;
+    if bytes.len() > MAX_ANSWER {
+        // That of an operation of many hosts: its promise, which was kept with it, leads to it.
+        return Ok(Response::from_parts(parts, Body::from(bytes)));
+    }
     let answer = match &error {
         // The frame will write it; what is kept is what it writes.
         Some(error) => HttpAnswer {

@@ -158,3 +158,40 @@ async fn secrets_are_given_once_and_nothing_is_made_twice() {
     let stored_after = std::fs::read(rig.dir().join("store.redb")).unwrap();
     assert!(stored.len() <= stored_after.len() && !stored_after.windows(secret.len()).any(|bytes| bytes == secret));
 }
+
+#[tokio::test]
+async fn an_answer_given_again_is_no_second_deed_in_the_log() {
+    let rig = Rig::new().await;
+    rig.with_operation();
+    rig.will_answer(Err(Rejection::Refused(Refusal::ZoneDisabled)));
+    for key in ["granted", "granted", "refused", "refused", "refused"] {
+        rig.keyed(TOKEN, POWER, key, OFF).await;
+    }
+    rig.keyed(TOKEN, POWER, "granted", r#"{"operation":"on"}"#).await;
+    let log = rig.get("/v1/audit").await;
+    let told: Vec<_> = log["items"].as_array().unwrap().iter().map(|line| (&line["result"], &line["status"])).collect();
+    assert_eq!(told, [(&json!("granted"), &json!(202)), (&json!("refused"), &json!(409)), (&json!("refused"), &json!(422))]);
+}
+
+#[tokio::test]
+async fn an_operation_of_many_hosts_goes_under_a_key() {
+    let rig = Rig::new().await;
+    let id = rig.with_operation();
+    rig.answers.lock().unwrap().clear();
+    let names: Vec<String> = (0..2_000).map(|n| format!("h{n}-{}", "x".repeat(50))).collect();
+    rig.change_view(|view| {
+        let (row, part) = (view.operations[&id].row.clone(), view.operations[&id].parts.values().next().unwrap().clone());
+        let part = |name: &String| PartRow { host: name.parse().unwrap(), ..PartRow::clone(&part) };
+        view.operations.insert(id, Arc::new(Operation::new(row, names.iter().map(part))));
+    });
+    let body = json!({"operation": "off", "hosts": names}).to_string();
+    assert!(body.len() > 64 * 1024);
+    let large = parts(rig.keyed(TOKEN, "/v1/operations", "k", &body).await).await;
+    assert_eq!((large.0, large.1), (202, false), "{:?}", large.3["detail"]);
+    rig.will_answer(Ok(Answer::Accepted(id)));
+    let first = parts(rig.keyed(TOKEN, POWER, "k", OFF).await).await;
+    assert_eq!((first.0, first.1, first.3["hosts"].as_array().map(Vec::len)), (202, false, Some(2_000)), "{:?}", first.3["detail"]);
+    let again = parts(rig.keyed(TOKEN, POWER, "k", OFF).await).await;
+    assert_eq!((again.0, again.1, again.2, again.3), (202, true, first.2, first.3));
+    assert_eq!(rig.count(), 2);
+}
