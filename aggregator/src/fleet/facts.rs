@@ -16,6 +16,9 @@ impl Fleet {
     pub(super) fn facts_report(&mut self, host: &Arc<HostRow>, id: String, report: FactsReport, now: Now) {
         let FactsReport { revision, observed_at, facts, .. } = report;
         let before = self.view.facts.get(&host.id).cloned();
+        // One that never was would make all that is learned after it look overtaken, even by another agent.
+        let pending = self.view.pending.get(&host.id).map_or(0, |pending| pending.revision);
+        let revision = revision.min(host.bmc.as_ref().map_or(0, |bmc| bmc.revision).max(pending));
         // Learned with settings that were in force before: of another BMC, or overtaken.
         if before.as_ref().is_some_and(|row| revision < row.revision.max(row.least_revision)) {
             self.counters.ignored += 1;
@@ -140,5 +143,14 @@ mod tests {
         assert_eq!(facts(&world).facts.identity.as_deref(), Some("guid-1"));
         world.report("r1", vec![learned(&world, "guid-9", "1.0", 0)]);
         assert!(facts(&world).identity_differs());
+    }
+
+    #[test]
+    fn a_revision_that_never_was_does_not_shut_out_what_comes_after() {
+        let mut world = World::running(1);
+        let Report::Facts(report) = learned(&world, "guid-1", "1.0", 0) else { panic!() };
+        world.report("r1", vec![Report::Facts(FactsReport { revision: u64::MAX, ..report })]);
+        world.report("r1", vec![learned(&world, "guid-2", "1.0", 0)]);
+        assert_eq!(facts(&world).facts.identity.as_deref(), Some("guid-2"));
     }
 }
