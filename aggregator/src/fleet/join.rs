@@ -13,6 +13,9 @@ use super::settings::fresh;
 use super::view::{AgentRow, JoinTokenRow, Row, RowKey};
 use super::{Fleet, Record};
 
+/// Most join tokens: each is a row that every start reads. Above the racks of the largest site.
+const MAX_JOIN_TOKENS: usize = 10_000;
+
 /// A join, as the API hands it in.
 #[derive(Debug)]
 pub(super) struct Joining {
@@ -29,6 +32,10 @@ impl Fleet {
             return Err(Rejection::NotFound { kind: "rack", id: row.rack.to_string() });
         }
         self.remove_tokens(|token| token.expires_at < now.wall);
+        if self.view.join_tokens.len() >= MAX_JOIN_TOKENS {
+            let text = format!("{MAX_JOIN_TOKENS} join tokens are good, which is the most; wait until some are too old");
+            return Err(Rejection::Invalid { field: "rack", text });
+        }
         self.keep_token(row);
         Ok(Answer::Done { created: true })
     }
@@ -169,6 +176,21 @@ mod tests {
         assert!(matches!(world.use_token("u", "csr", 2), Err(Rejection::TokenExpired(_))));
         world.token("v", "r1", "r1").unwrap();
         assert_eq!(world.fleet.view().join_tokens.len(), 1, "expired ones go");
+    }
+
+    #[test]
+    fn tokens_are_bounded() {
+        let mut world = World::of(0);
+        world.token("t", "r1", "r1").unwrap();
+        let row = JoinTokenRow::clone(world.fleet.view.join_tokens.get("t").unwrap());
+        for n in 1..MAX_JOIN_TOKENS {
+            let row = JoinTokenRow { id: n.to_string(), ..row.clone() };
+            world.rows.insert(RowKey::JoinToken(row.id.clone()), Row::JoinToken(row));
+        }
+        world.restart();
+        assert!(matches!(world.token("u", "r1", "r1"), Err(Rejection::Invalid { .. })));
+        world.now = world.now.after(Duration::from_secs(3601));
+        world.token("u", "r1", "r1").unwrap();
     }
 
     #[test]
