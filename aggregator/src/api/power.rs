@@ -90,7 +90,7 @@ async fn order(api: &Api, who: &Caller, headers: &HeaderMap, asked: Asked) -> Re
 const fn operation_of(answer: &Answer, asked: OperationId) -> OperationId {
     match answer {
         Answer::Accepted(id) => *id,
-        Answer::Done { .. } | Answer::Joined { .. } | Answer::Resealed { .. } => asked,
+        Answer::Done { .. } | Answer::Imported(_) | Answer::Joined { .. } | Answer::Resealed { .. } => asked,
     }
 }
 

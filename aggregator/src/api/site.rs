@@ -106,7 +106,7 @@ pub(super) async fn reseal(
         .collect();
     match api.change(&who, Request::Reseal(id, SealingKey(key), items?)).await? {
         Answer::Resealed { resealed, skipped } => Ok(Shown(ResealAnswer { resealed, skipped })),
-        Answer::Done { .. } | Answer::Accepted(_) | Answer::Joined { .. } => Err(ApiError::Internal),
+        Answer::Done { .. } | Answer::Accepted(_) | Answer::Imported(_) | Answer::Joined { .. } => Err(ApiError::Internal),
     }
 }
 

@@ -211,6 +211,9 @@ impl Reach<'_> {
                 Some(id) => hidden("host", id),
                 None => Ok(()),
             },
+            Target::Imported(hosts) => hosts
+                .iter()
+                .try_for_each(|host| self.target(&Target::Host(&host.id, Some(&host.spec.cluster), Some(&host.spec.rack)))),
             Target::Operation(id) => match self.view.operations.get(*id) {
                 Some(operation) => self.operation(operation),
                 None => hidden("operation", id),

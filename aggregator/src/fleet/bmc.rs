@@ -188,7 +188,8 @@ pub(super) fn check_options(options: &BTreeMap<String, String>, most: usize, lon
     Ok(())
 }
 
-/// An IP literal (IPv6 with or without brackets) or a host name by RFC 1123 §2.1.
+/// An IP literal (IPv6 with or without brackets), or a host name by RFC 1123 §2.1 with the underscores that real inventories have:
+/// DNS itself takes them (RFC 2181 §11), and neither a URL nor a command line gives them a meaning.
 fn is_address(text: &str) -> bool {
     let bracketed = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     match bracketed {
@@ -200,7 +201,7 @@ fn is_address(text: &str) -> bool {
 fn is_host_name(text: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
@@ -255,7 +256,9 @@ mod tests {
 
     #[test]
     fn addresses() {
-        for good in ["10.0.0.1", "::1", "[fe80::1]", "bmc", "r07n01-bmc.example.com", "3com.example", "a1"] {
+        for good in
+            ["10.0.0.1", "::1", "[fe80::1]", "bmc", "r07n01-bmc.example.com", "3com.example", "a1", "ipmi_node-01", "_a.b_"]
+        {
             assert!(merge(None, change("ipmi", good), true, ALONE).is_ok(), "{good}");
         }
         for bad in [
@@ -273,7 +276,6 @@ mod tests {
             "bmc-",
             "a..b",
             "bmc.",
-            "b_c",
             "bmc\n",
             "ä",
             "fe80::1%eth0",

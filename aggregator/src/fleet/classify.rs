@@ -5,7 +5,7 @@ use std::fmt;
 
 use picket_common::id::{ClusterId, HostId, OperationId, RackId, ZoneId};
 
-use super::request::{Gate, Request};
+use super::request::{Gate, ImportedHost, Request};
 use super::view::token_id;
 
 /// What a role may be granted; [`crate::authorise`] has the table of roles.
@@ -49,6 +49,8 @@ pub enum Target<'a> {
     Host(&'a HostId, Option<&'a ClusterId>, Option<&'a RackId>),
     /// These hosts, as they are.
     Hosts(&'a [HostId]),
+    /// These hosts, each with the cluster and rack it is put into.
+    Imported(&'a [ImportedHost]),
     /// All hosts of an operation.
     Operation(&'a OperationId),
     /// A token, by its id.
@@ -69,6 +71,7 @@ impl fmt::Display for Target<'_> {
             Self::Rack(id, _) => write!(f, "rack/{id}"),
             Self::Host(id, ..) => write!(f, "host/{id}"),
             Self::Hosts(ids) => write!(f, "{} hosts", ids.len()),
+            Self::Imported(hosts) => write!(f, "{} hosts", hosts.len()),
             Self::Operation(id) => write!(f, "operation/{id}"),
             Self::Token(id) => write!(f, "token/{id}"),
             Self::Alert(id) => write!(f, "alert/{id}"),
@@ -118,6 +121,7 @@ pub fn classify(request: &Request) -> Class<'_> {
             row(Right::Configure, Target::Host(id, change.cluster.as_ref(), change.rack.as_ref()), Deed::Change)
         }
         Request::DeleteHost(id) => row(Right::Configure, Target::Host(id, None, None), Deed::Change),
+        Request::ImportHosts(import) => row(Right::Configure, Target::Imported(&import.hosts), Deed::Act),
         Request::SetOobm(gate, _) => row(Right::Configure, of_gate(gate), Deed::Act),
         Request::Power { host, .. } => row(Right::Operate, Target::Host(host, None, None), Deed::ActOnce),
         Request::Operate(bulk) => row(Right::Operate, Target::Hosts(&bulk.hosts), Deed::ActOnce),
@@ -132,7 +136,7 @@ pub fn classify(request: &Request) -> Class<'_> {
         Request::RemoveApiToken(id) => row(Right::Grant, Target::Token(id), Deed::Change),
         Request::AckAlert { id, .. } => row(Right::Operate, Target::Alert(id), Deed::Act),
         Request::AddSilence(spec) => row(Right::Operate, of_silence(spec.within.as_ref()), Deed::ActOnce),
-        Request::EndSilence(id) => row(Right::Operate, Target::Silence(id), Deed::Act),
+        Request::EndSilence(id) => row(Right::Operate, Target::Silence(id), Deed::Change),
     }
 }
 

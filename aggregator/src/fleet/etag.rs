@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::classify::{Class, Deed, Target, classify};
 use super::request::{Rejection, Request};
-use super::view::{ApiTokenRow, ClusterRow, HostRow, RackRow, SiteSettings, View, ZoneRow};
+use super::view::{ApiTokenRow, ClusterRow, HostRow, RackRow, SilenceRow, SiteSettings, View, ZoneRow};
 
 /// A strong entity tag, quotes included.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +66,12 @@ impl ETag {
         Self::of(row)
     }
 
+    /// Of a silence: one that has ended is another than it was.
+    #[must_use]
+    pub fn silence(row: &SilenceRow) -> Self {
+        Self::of(row)
+    }
+
     /// Of what a request is about, as it is now; none when there is no such thing, or it is nothing that is edited.
     fn current(view: &View, target: &Target<'_>) -> Option<Self> {
         match target {
@@ -75,7 +81,8 @@ impl ETag {
             Target::Host(id, ..) => view.hosts.get(*id).map(|row| Self::host(row)),
             Target::Token(id) => view.api_token(id).map(|row| Self::token(row)),
             Target::Settings => Some(Self::settings(&view.settings)),
-            Target::Site | Target::Hosts(_) | Target::Operation(_) | Target::Alert(_) | Target::Silence(_) => None,
+            Target::Silence(id) => view.silences.get(*id).map(|row| Self::silence(row)),
+            Target::Site | Target::Hosts(_) | Target::Imported(_) | Target::Operation(_) | Target::Alert(_) => None,
         }
     }
 }

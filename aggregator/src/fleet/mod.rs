@@ -23,6 +23,7 @@ mod enablement;
 pub mod etag;
 mod events;
 mod facts;
+mod import;
 mod join;
 pub mod json;
 mod password;
@@ -319,6 +320,7 @@ impl Fleet {
             Request::PutHost(id, spec) => self.put_host(id, spec, now),
             Request::PatchHost(id, change) => self.patch_host(&id, change, now),
             Request::DeleteHost(id) => self.delete_host(&id, now),
+            Request::ImportHosts(import) => self.import_hosts(import, now),
             Request::SetOobm(gate, open) => self.set_oobm(&gate, open, now),
             Request::Power { id, host, operation, timeout, reason, on_if_off } => {
                 let stagger = Duration::ZERO;

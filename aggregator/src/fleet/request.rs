@@ -39,6 +39,8 @@ pub enum Request {
     PatchHost(HostId, HostChange),
     /// Remove a host.
     DeleteHost(HostId),
+    /// Make or replace the hosts of a file, in one step.
+    ImportHosts(Import),
     /// Open or close a gate.
     SetOobm(Gate, bool),
     /// Order a power operation; the deadline is reckoned from the event's time.
@@ -135,6 +137,7 @@ impl Request {
             | Self::PutHost(..)
             | Self::PatchHost(..)
             | Self::DeleteHost(_)
+            | Self::ImportHosts(_)
             | Self::SetOobm(..)
             | Self::ResolvePassword { .. }
             | Self::Reseal(..)
@@ -232,7 +235,7 @@ pub struct DefaultsChange {
 }
 
 /// A password as it was given for a host: sealed, and for what.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Given {
     /// The BMC's address it is sealed for.
     pub address: String,
@@ -252,7 +255,7 @@ pub struct GivenShared {
 }
 
 /// A whole host, its password already sealed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostSpec {
     /// Its cluster.
     pub cluster: ClusterId,
@@ -270,6 +273,48 @@ pub struct HostSpec {
     pub action_timeout: Option<u64>,
     /// Free words.
     pub labels: BTreeMap<String, String>,
+}
+
+/// Hosts of a file.
+#[derive(Debug, Clone)]
+pub struct Import {
+    /// The hosts, each once.
+    pub hosts: Vec<ImportedHost>,
+    /// What becomes of them when one cannot be.
+    pub way: Way,
+}
+
+/// A host of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportedHost {
+    /// Its id.
+    pub id: HostId,
+    /// The whole of it.
+    pub spec: HostSpec,
+    /// Its own gate; absent = stays as it is.
+    pub oobm: Option<bool>,
+}
+
+/// How an import is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Not at all: it is only said what would become of each host.
+    Check,
+    /// As a whole, or not at all.
+    Whole,
+    /// Each host for itself.
+    Each,
+}
+
+/// What became of a host that was put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// It is new.
+    Created,
+    /// It was there, otherwise.
+    Changed,
+    /// It was there just so.
+    Unchanged,
 }
 
 /// Changes to a host.
@@ -293,7 +338,7 @@ pub struct HostChange {
 
 /// A host's own BMC settings field by field; an empty text is one left out. Changing address or name without the password is
 /// `password-needed-again`.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BmcChange {
     /// Driver name.
     pub driver: Field<String>,
@@ -321,6 +366,8 @@ pub enum Answer {
     },
     /// Accepted: the operation.
     Accepted(OperationId),
+    /// What became, or would become, of each host of an import, in its order.
+    Imported(Vec<Result<Put, Rejection>>),
     /// Sealed anew.
     Resealed {
         /// How many were taken.
@@ -369,6 +416,9 @@ pub enum Rejection {
     /// The host's zone is not its cluster's, or not its rack's.
     #[error("{0}")]
     ZoneMismatch(String),
+    /// Hosts of an import, by their place in it, that cannot be: none of it was done.
+    #[error("{} hosts of the import are refused", .0.len())]
+    Hosts(Vec<(usize, Rejection)>),
     /// A sealed password belongs to address and user: give it again when they change, or when the agent changed.
     #[error("the password must be given again: {0}")]
     PasswordNeededAgain(String),

@@ -60,6 +60,20 @@ struct Place<'a> {
     rack: &'a RackId,
 }
 
+/// A host as it will be, checked against what is there.
+pub(super) struct PlannedHost {
+    /// As it is; absent = it is new.
+    pub(super) before: Option<Arc<HostRow>>,
+    /// As it will be.
+    pub(super) row: HostRow,
+    is_new_password: bool,
+}
+
+/// Why a rack takes no more hosts.
+pub(super) fn rack_is_full(rack: &RackId) -> Rejection {
+    Rejection::Invalid { field: "rack", text: format!("rack {rack} has {MAX_HOSTS} hosts, which is the most") }
+}
+
 impl Fleet {
     pub(super) fn put_zone(&mut self, id: ZoneId) -> Answer {
         let created = !self.view.zones.contains_key(&id);
@@ -139,6 +153,14 @@ impl Fleet {
     }
 
     pub(super) fn put_host(&mut self, id: HostId, spec: HostSpec, now: Now) -> Result<Answer, Rejection> {
+        let planned = self.plan_host(id, spec, now)?;
+        let created = planned.before.is_none();
+        self.put_planned(planned, now);
+        Ok(Answer::Done { created })
+    }
+
+    /// What a host will be, if that can be; changes nothing.
+    pub(super) fn plan_host(&self, id: HostId, spec: HostSpec, now: Now) -> Result<PlannedHost, Rejection> {
         let HostSpec { cluster, zone, rack, bmc, maintenance, poll_interval, action_timeout, labels } = spec;
         let before = self.view.hosts.get(&id).cloned();
         let place = Place { cluster: &cluster, zone: zone.as_ref(), rack: &rack };
@@ -150,15 +172,17 @@ impl Fleet {
         let (oobm, enablement) = before.as_ref().map_or((None, fresh(now)), |row| (row.oobm, row.enablement));
         let row = HostRow { id, zone, cluster, rack, oobm, enablement, bmc, maintenance, poll_interval, action_timeout, labels };
         check_host(&row)?;
-        let created = before.is_none();
+        before.as_ref().map_or(Ok(()), |before| self.may_change(before, &row, is_new_password))?;
+        Ok(PlannedHost { before, row, is_new_password })
+    }
+
+    /// Does what was planned on the fleet as it is.
+    pub(super) fn put_planned(&mut self, planned: PlannedHost, now: Now) {
+        let PlannedHost { before, row, is_new_password } = planned;
         match before {
-            Some(before) => {
-                self.may_change(&before, &row, is_new_password)?;
-                self.change_host(&before, row, is_new_password, now);
-            }
+            Some(before) => self.change_host(&before, row, is_new_password, now),
             None => self.add_host(row, now),
         }
-        Ok(Answer::Done { created })
     }
 
     pub(super) fn patch_host(&mut self, id: &HostId, change: HostChange, now: Now) -> Result<Answer, Rejection> {
@@ -232,10 +256,7 @@ impl Fleet {
         }
         let is_full = self.view.rack_hosts.get(rack).is_some_and(|hosts| hosts.len() >= MAX_HOSTS && !hosts.contains(id));
         if is_full {
-            return Err(Rejection::Invalid {
-                field: "rack",
-                text: format!("rack {rack} has {MAX_HOSTS} hosts, which is the most"),
-            });
+            return Err(rack_is_full(rack));
         }
         Ok(its.clone())
     }

@@ -1,11 +1,14 @@
 //! What a request asks for, in one line for the audit log. Names what is set and never a password: only that there is one.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 
 use picket_common::api::{Field, SettingsPatch};
 use picket_common::command::Action;
+use picket_common::hostset::fold;
+use picket_common::id::HostId;
 
-use super::request::{BmcChange, Bulk, ClusterChange, ClusterSpec, DefaultsChange, HostChange, HostSpec, Request};
+use super::request::{BmcChange, Bulk, ClusterChange, ClusterSpec, DefaultsChange, HostChange, HostSpec, Import, Request};
 
 /// Longest line, in bytes: labels and the like can be long.
 const MAX_LINE: usize = 500;
@@ -77,6 +80,7 @@ pub fn summary(request: &Request) -> Option<String> {
         Request::PutRack(_, body) => words.word("zone", &body.zone),
         Request::PutHost(_, spec) => host(words, spec),
         Request::PatchHost(_, change) => host_change(words, change),
+        Request::ImportHosts(import) => imported(words, import),
         Request::SetOobm(_, open) => words.word("oobm", if *open { "enabled" } else { "disabled" }),
         Request::Power { operation, timeout, on_if_off, .. } => ordered(words, operation, *timeout, *on_if_off),
         Request::Operate(bulk) => operate(words, bulk),
@@ -110,6 +114,16 @@ fn defaults(words: Words, bmc: &Field<DefaultsChange>) -> Words {
     let Field::Set(DefaultsChange { driver, port, username, password, options }) = bmc else { return words.hidden("bmc", bmc) };
     let words = words.field("bmc.driver", driver).field("bmc.port", port).field("bmc.username", username);
     words.hidden("bmc.password", password).hidden("bmc.options", options)
+}
+
+/// What a host of an import is to be, in one line.
+pub(super) fn host_line(spec: &HostSpec, oobm: Option<bool>) -> Option<String> {
+    host(Words::default(), spec).maybe("oobm", oobm.map(|open| if open { "enabled" } else { "disabled" })).line()
+}
+
+fn imported(words: Words, import: &Import) -> Words {
+    let hosts: BTreeSet<HostId> = import.hosts.iter().map(|host| host.id.clone()).collect();
+    words.word("hosts", hosts.len()).word("names", fold(&hosts))
 }
 
 fn host(words: Words, spec: &HostSpec) -> Words {
@@ -166,7 +180,7 @@ fn operate(words: Words, bulk: &Bulk) -> Words {
     let Bulk { id: _, hosts, operation, timeout, reason: _, on_if_off, stagger_ms } = bulk;
     let words = ordered(words, operation, *timeout, *on_if_off).word("hosts", hosts.len());
     let words = if *stagger_ms > 0 { words.word("stagger_ms", stagger_ms) } else { words };
-    let named: Vec<&str> = hosts.iter().map(picket_common::id::HostId::as_str).collect();
+    let named: Vec<&str> = hosts.iter().map(HostId::as_str).collect();
     words.word("names", named.join(","))
 }
 

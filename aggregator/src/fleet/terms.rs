@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::etag::Precondition;
 use super::request::{Answer, Rejection, Request};
-use super::{Fleet, Record};
+use super::{Fleet, Record, import};
 
 /// What comes along with a request.
 #[derive(Debug, Clone, Default)]
@@ -95,13 +95,15 @@ impl Terms {
         let Self { precondition: _, audit, once } = self;
         let operation = match answer {
             Answer::Accepted(id) => Some(*id),
-            Answer::Done { .. } | Answer::Resealed { .. } | Answer::Joined { .. } => None,
+            Answer::Done { .. } | Answer::Imported(_) | Answer::Resealed { .. } | Answer::Joined { .. } => None,
         };
         let line = audit.map(|entry| {
             let status = match answer {
                 Answer::Done { created: true } => Some(CREATED),
                 Answer::Accepted(_) => Some(ACCEPTED),
-                Answer::Done { created: false } | Answer::Resealed { .. } | Answer::Joined { .. } => entry.status,
+                Answer::Done { created: false } | Answer::Imported(_) | Answer::Resealed { .. } | Answer::Joined { .. } => {
+                    entry.status
+                }
             };
             Record::Audit(Box::new(AuditEntry { at: now.wall, status, operation_id: operation, ..*entry }))
         });
@@ -117,7 +119,11 @@ impl Fleet {
     /// Grants a request whose terms hold. Check, change and record are one step: nothing comes between.
     pub(super) fn asked_under(&mut self, principal: &str, request: Request, terms: Terms, now: Now) -> Result<Answer, Rejection> {
         terms.precondition.check(&self.view, &request)?;
+        let about = import::about(&request);
         let answer = self.asked(principal, request, now)?;
+        if let (Some(entry), Answer::Imported(done)) = (&terms.audit, &answer) {
+            self.draft.records.extend(import::audit(entry, about, done, now));
+        }
         self.draft.records.extend(terms.records(&answer, now));
         Ok(answer)
     }
