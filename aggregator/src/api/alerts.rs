@@ -12,12 +12,14 @@ use picket_common::alert::{AlertKind, AlertState, Matcher, Severity};
 use picket_common::api::{AckRequest, Alert, AlertSilenceRequest, Page, Silence, SilenceRequest};
 use picket_common::id::{AgentId, ClusterId, HostId, RackId, ZoneId};
 
+use super::etag::Tagged;
 use super::extract::{self, Id, Json, Params};
 use super::inventory::paged;
 use super::problem::ApiError;
 use super::who::{Caller, Who};
 use super::{Api, not_found, uuid_now};
 use crate::clock;
+use crate::fleet::etag::ETag;
 use crate::fleet::request::{SilenceSpec, Until};
 use crate::fleet::view::SilenceRow;
 use crate::fleet::{Request, View};
@@ -156,9 +158,7 @@ async fn make_silence(api: &Api, who: &Caller, request: SilenceRequest) -> Resul
     let id = uuid_now().to_string();
     let spec = SilenceSpec::new(id.clone(), matchers, starts_at, ends_at, comment);
     api.change(who, Request::AddSilence(spec)).await?;
-    let view = api.view(who);
-    let row = view.silences.get(id.as_str()).ok_or_else(|| not_found("silence", &id))?;
-    Ok((StatusCode::CREATED, Shown(silence_json(row, clock::now().wall))).into_response())
+    silence_of(&api.view(who), &id).map(|silence| (StatusCode::CREATED, silence).into_response())
 }
 
 pub(super) async fn silences(State(api): State<Api>, Who(who): Who, params: Params) -> Answered<Page<Silence>> {
@@ -173,10 +173,13 @@ pub(super) async fn silences(State(api): State<Api>, Who(who): Who, params: Para
     Ok(Shown(paged(&api.view(&who).silences, by_text(params.page()?), wanted)))
 }
 
-pub(super) async fn silence(State(api): State<Api>, Who(who): Who, Id(id): Id<String>) -> Answered<Silence> {
-    let view = api.view(&who);
-    let row = view.silences.get(id.as_str()).ok_or_else(|| not_found("silence", &id))?;
-    Ok(Shown(silence_json(row, clock::now().wall)))
+pub(super) async fn silence(State(api): State<Api>, Who(who): Who, Id(id): Id<String>) -> Result<Tagged<Silence>, ApiError> {
+    silence_of(&api.view(&who), &id)
+}
+
+fn silence_of(view: &View, id: &str) -> Result<Tagged<Silence>, ApiError> {
+    let row = view.silences.get(id).ok_or_else(|| not_found("silence", &id))?;
+    Ok(Tagged { tag: ETag::silence(row), shown: silence_json(row, clock::now().wall) })
 }
 
 /// `DELETE /v1/silences/{id}`: it ends now, and stays to be seen for a day.

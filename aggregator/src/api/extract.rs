@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::BytesMut;
@@ -18,9 +18,6 @@ use super::problem::ApiError;
 
 /// Largest body of a route that does not say otherwise, in bytes: the largest host body is a few KiB.
 pub const MAX_BODY: usize = 64 * 1024;
-
-/// Largest body of an import, in bytes: about 20,000 hosts.
-pub const MAX_IMPORT: usize = 8 * 1024 * 1024;
 
 /// Most bytes read and thrown away of a body that is too large.
 const MAX_REST: usize = 4 * 1024 * 1024;
@@ -74,6 +71,10 @@ pub async fn body(request: Request, limit: usize) -> Result<Bytes, ApiError> {
 /// Of a body that is too large the rest is read away, within reason: a connection that ends with bytes unread is reset, and
 /// then the sender never sees why.
 async fn bounded(request: Request, limit: usize) -> Result<Bytes, ApiError> {
+    let said = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if said.is_some_and(|length| length > limit.saturating_add(MAX_REST)) {
+        return Err(ApiError::TooLarge(limit));
+    }
     let mut chunks = request.into_body().into_data_stream();
     let (mut kept, mut length) = (BytesMut::new(), 0_usize);
     while let Some(chunk) = chunks.next().await {
@@ -184,6 +185,11 @@ impl Params {
             let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
             ApiError::invalid(name, format!("use one of: {}", words.join(", ")))
         })
+    }
+
+    /// The parameter as a switch: absent is `false`.
+    pub fn truth(&self, name: &str) -> Result<bool, ApiError> {
+        Ok(self.one_of(name, &[("true", true), ("false", false)])?.unwrap_or(false))
     }
 
     /// `limit` and `page_token`.

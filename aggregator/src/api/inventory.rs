@@ -161,8 +161,11 @@ pub(super) async fn delete_rack(State(api): State<Api>, Who(who): Who, Id(id): I
 const STATES: [(&str, PowerState); 4] =
     [("on", PowerState::On), ("off", PowerState::Off), ("unknown", PowerState::Unknown), ("disabled", PowerState::Disabled)];
 
+/// Parameters of a [`Filter`].
+pub(super) const FILTERS: [&str; 5] = ["select", "state", "zone", "cluster", "rack"];
+
 /// Which hosts of a list are wanted.
-struct Filter {
+pub(super) struct Filter {
     select: Option<BTreeSet<HostId>>,
     state: Option<PowerState>,
     zone: Option<ZoneId>,
@@ -171,7 +174,7 @@ struct Filter {
 }
 
 impl Filter {
-    fn of(view: &View, params: &Params) -> Result<Self, ApiError> {
+    pub(super) fn of(view: &View, params: &Params) -> Result<Self, ApiError> {
         Ok(Self {
             select: params.value("select").map(|text| select::hosts(view, text)).transpose()?,
             state: params.one_of("state", &STATES)?,
@@ -181,21 +184,21 @@ impl Filter {
         })
     }
 
-    fn shown(&self, view: &View, row: &HostRow) -> Option<Host> {
-        let here = self.select.as_ref().is_none_or(|hosts| hosts.contains(&row.id))
+    pub(super) fn wants(&self, view: &View, row: &HostRow) -> bool {
+        let power = || view.power.get(&row.id).map_or(PowerState::Disabled, |power| power.power);
+        self.select.as_ref().is_none_or(|hosts| hosts.contains(&row.id))
+            && self.zone.as_ref().is_none_or(|zone| *zone == row.zone)
             && self.cluster.as_ref().is_none_or(|cluster| *cluster == row.cluster)
-            && self.rack.as_ref().is_none_or(|rack| *rack == row.rack);
-        let host = here.then(|| json::host_json(view, row))?;
-        let wanted = self.zone.as_ref().is_none_or(|zone| *zone == host.zone) && self.state.is_none_or(|state| state == host.power);
-        wanted.then_some(host)
+            && self.rack.as_ref().is_none_or(|rack| *rack == row.rack)
+            && self.state.is_none_or(|state| state == power())
     }
 }
 
 pub(super) async fn hosts(State(api): State<Api>, Who(who): Who, params: Params) -> Answered<Page<Host>> {
-    let params = params.only(&["limit", "page_token", "select", "state", "zone", "cluster", "rack"])?;
+    let params = params.only(&[&PAGE[..], &FILTERS].concat())?;
     let view = api.view(&who);
     let (page, filter) = (params.page()?, Filter::of(&view, &params)?);
-    Ok(Shown(paged(&view.hosts, page, |row| filter.shown(&view, row))))
+    Ok(Shown(paged(&view.hosts, page, |row| filter.wants(&view, row).then(|| json::host_json(&view, row)))))
 }
 
 pub(super) async fn host(State(api): State<Api>, Who(who): Who, Id(id): Id<HostId>) -> Result<Tagged<Host>, ApiError> {

@@ -13,7 +13,6 @@ mod etag;
 mod events;
 mod extract;
 mod idempotency;
-mod import;
 mod inventory;
 mod join;
 mod observe;
@@ -24,6 +23,7 @@ mod seal;
 mod select;
 mod site;
 mod tokens;
+mod transfer;
 mod who;
 
 use std::sync::{Arc, Mutex};
@@ -133,7 +133,8 @@ pub fn router(context: Context, authority: Arc<Authority>) -> Router {
         .route("/v1/events", get(events::events))
         .route("/livez", get(observe::livez))
         .route("/readyz", get(observe::readyz))
-        .route("/v1/import/hosts", post(import::hosts))
+        .route("/v1/import/hosts", post(transfer::import))
+        .route("/v1/export/hosts", get(transfer::export))
         .fallback(no_route)
         .layer(from_fn_with_state(api.clone(), idempotency::once))
         .layer(from_fn_with_state(api.clone(), frame))

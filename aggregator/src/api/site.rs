@@ -12,7 +12,7 @@ use picket_common::id::RackId;
 use picket_common::seal::{MAX_SEALED_LEN, Sealed, SealingKey};
 
 use super::etag::Tagged;
-use super::extract::{Id, Json, MAX_IMPORT, body, parse};
+use super::extract::{Id, Json, body, parse};
 use super::problem::ApiError;
 use super::who::Who;
 use super::{Api, not_found};
@@ -23,6 +23,9 @@ use crate::fleet::request::Reseal;
 use crate::fleet::{Answer, Rejection, Request, View, json, secrets};
 
 type Answered<T> = Result<Shown<T>, ApiError>;
+
+/// Largest body of passwords sealed anew, in bytes: those of a full rack and its clusters.
+const MAX_SECRETS: usize = 8 * 1024 * 1024;
 
 fn settings_of(view: &View) -> Tagged<Settings> {
     Tagged { tag: ETag::settings(&view.settings), shown: json::settings_json(view) }
@@ -93,7 +96,7 @@ pub(super) async fn reseal(
     Id(id): Id<RackId>,
     request: HttpRequest,
 ) -> Answered<ResealAnswer> {
-    let asked: ResealRequest = parse(&body(request, MAX_IMPORT).await?)?;
+    let asked: ResealRequest = parse(&body(request, MAX_SECRETS).await?)?;
     let mut key = [0; 32];
     hex::decode_to_slice(&asked.sealing_key, &mut key).map_err(|_| ApiError::invalid("sealing_key", "is not 64 hex digits"))?;
     let items: Result<Vec<Reseal>, ApiError> = asked

@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 mod audit;
 mod once;
 mod roles;
+mod transfer;
 
 use super::*;
 use crate::context::{Archive, Asker, EventBus, Health, Published};
@@ -488,36 +489,6 @@ fn captured_log() -> (Arc<Mutex<Vec<u8>>>, tracing::subscriber::DefaultGuard) {
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
     (log.0, tracing::subscriber::set_default(subscriber))
-}
-
-#[tokio::test]
-async fn imports_answer_line_by_line() {
-    let rig = Rig::new().await;
-    let lines = [
-        r#"{"id":"h1","cluster":"c1","rack":"r1"}"#,
-        "",
-        "not json",
-        r#"{"cluster":"c1","rack":"r1"}"#,
-        r#"{"id":"h5","cluster":"c1","rack":"r1","colour":1}"#,
-        r#"{"id":"h6","cluster":"c1","rack":"r1","bmc":{"driver":"null","address":"a"}}"#,
-    ];
-    rig.will_answer(Ok(Answer::Done { created: true }));
-    rig.will_answer(Ok(Answer::Done { created: false }));
-    let text = rig.send(Method::POST, "/v1/import/hosts", lines.join("\n")).await.text().await.unwrap();
-    let results: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let brief: Vec<_> = results
-        .iter()
-        .map(|r| (r["line"].as_u64().unwrap(), r["result"].as_str().unwrap(), r["problem"]["code"].as_str().unwrap_or("")))
-        .collect();
-    let wanted = [
-        (1, "created", ""),
-        (3, "refused", "malformed-json"),
-        (4, "refused", "invalid-value"),
-        (5, "refused", "unknown-field"),
-        (6, "changed", ""),
-    ];
-    assert_eq!(brief, wanted);
-    assert_eq!(rig.asked.lock().unwrap().len(), 2);
 }
 
 fn operation_row(id: picket_common::id::OperationId, host: &str, done: bool) -> Operation {

@@ -17,6 +17,7 @@ mod settings;
 mod site;
 mod summary;
 mod token;
+mod transfer;
 
 pub use agent::{Agent, JoinRequest, JoinResponse, JoinToken, JoinTokenRequest};
 pub use alert::{AckRequest, Alert, AlertSilenceRequest, Change, News, Notification, Silence, SilenceRequest};
@@ -41,3 +42,4 @@ pub use site::{
 };
 pub use summary::{Counts, Summary};
 pub use token::{NewToken, Role, Scope, Token, TokenRequest};
+pub use transfer::{BmcRecord, HostRecord, ImportLine, ImportResult, LineError, MAX_IMPORT, MAX_IMPORT_HOSTS};

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::LineError;
 use crate::command::BmcError;
 
 /// One page of a list.
@@ -38,4 +39,7 @@ pub struct Problem {
     /// The driver's own error.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub bmc_error: Option<BmcError>,
+    /// Of a file that was refused: what is wrong in which line, the first hundred.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub errors: Vec<LineError>,
 }

@@ -78,7 +78,9 @@ impl Client {
             request = request.header(*name, value);
         }
         if let Some(body) = call.body {
-            request = request.header("content-type", "application/json").body(body);
+            let said = call.headers.iter().any(|(name, _)| *name == "content-type");
+            request = if said { request } else { request.header("content-type", "application/json") };
+            request = request.body(body);
         }
         request.send().await.map_err(|error| unanswered(&error))
     }
@@ -108,7 +110,7 @@ impl Client {
     /// # Errors
     /// As [`Client::ask`].
     pub async fn json(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
-        let call = Call { body: body.map(Value::to_string), ..Call::new(method, path) };
+        let call = Call { body: body.map(|body| body.to_string().into()), ..Call::new(method, path) };
         read(self.ask(call).await?).await
     }
 
@@ -120,7 +122,7 @@ impl Client {
         let response = self.ask(Call::new(Method::GET, path)).await?;
         let tag = response.headers().get("etag").and_then(|tag| tag.to_str().ok()).unwrap_or("*").to_owned();
         let body = change(&read(response).await?).to_string();
-        let call = Call { headers: &[("if-match", tag)], body: Some(body), ..Call::new(Method::PATCH, path) };
+        let call = Call { headers: &[("if-match", tag)], body: Some(body.into()), ..Call::new(Method::PATCH, path) };
         read(self.ask(call).await?).await
     }
 
@@ -166,7 +168,7 @@ pub struct Call<'a> {
     /// With which headers.
     pub headers: &'a [(&'a str, String)],
     /// With which body.
-    pub body: Option<String>,
+    pub body: Option<Vec<u8>>,
     /// Give up after this; absent = never.
     pub timeout: Option<Duration>,
 }

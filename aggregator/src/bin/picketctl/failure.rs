@@ -143,6 +143,7 @@ mod tests {
                 retryable: false,
                 hint: Some("do it".into()),
                 bmc_error: None,
+                errors: Vec::new(),
             };
             let failure = Failure::Problem(Box::new(problem));
             assert_eq!(failure.exit_code(), wanted);

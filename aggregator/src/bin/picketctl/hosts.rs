@@ -1,27 +1,25 @@
 //! Hosts and their BMCs' settings. A password is read, sent and forgotten.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use picket_common::api::{EffectiveBmc, Host, Origin};
 use picket_common::hostset::{fold, fold_last, in_natural_order, natural_order};
 use picket_common::id::HostId;
 use reqwest::Method;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::Ended;
-use crate::cli::{HostCommand, HostFilter, HostSettings, Unset};
-use crate::client::{Call, Client};
+use crate::cli::{HostCommand, HostFilter, HostSettings, SharedSettings, Unset};
+use crate::client::Client;
 use crate::confirm::confirm;
-use crate::failure::{Failure, NONE_SUCCEEDED, SOME_FAILED, over_all};
+use crate::failure::{Failure, over_all};
 use crate::output::{Column, Output, age, column, maybe, power, print, wide, yes_no};
 use crate::places::without_null;
 use crate::progress::Progress;
 use crate::secret_input;
 use crate::select::{self, Known, named};
+use crate::transfer;
 
 const HOSTS: &[Column<Host>] = &[
     column("HOST", |h, _| (&h.id).into()),
@@ -94,7 +92,8 @@ pub async fn hosts(client: Result<Client, Failure>, out: &Output, command: HostC
             set(&client?, out, &hosts, &Change { body, settings: *settings, unset }, yes).await
         }
         HostCommand::Rm { hosts, yes } => rm(&client?, &hosts, yes).await,
-        HostCommand::Import { file } => import(&client?, out, &file).await,
+        HostCommand::Import(args) => transfer::import(&client?, out, &args).await,
+        HostCommand::Export(args) => transfer::export(&client?, args).await,
         HostCommand::Expand { hosts } => {
             let hosts = resolved(client, &hosts).await?;
             let rows: Vec<Value> = in_natural_order(&hosts).iter().map(|host| json!({ "id": host })).collect();
@@ -137,14 +136,19 @@ async fn add(client: &Client, out: &Output, id: &HostId, body: &Value) -> Result
     out.one(&client.json(Method::PUT, &path, Some(body)).await?, HOSTS, "id")
 }
 
+/// The API's parameters for a filter.
+pub fn query(filter: HostFilter) -> [(&'static str, Option<String>); 4] {
+    let HostFilter { zone, cluster, rack, state } = filter;
+    [
+        ("zone", zone.map(|id| id.to_string())),
+        ("cluster", cluster.map(|id| id.to_string())),
+        ("rack", rack.map(|id| id.to_string())),
+        ("state", state),
+    ]
+}
+
 async fn list(client: &Client, words: &[String], filter: HostFilter) -> Result<Vec<Value>, Failure> {
-    let query = [
-        ("zone", filter.zone.map(|id| id.to_string())),
-        ("cluster", filter.cluster.map(|id| id.to_string())),
-        ("rack", filter.rack.map(|id| id.to_string())),
-        ("state", filter.state),
-    ];
-    let mut hosts = client.all("/v1/hosts", &query, usize::MAX).await?;
+    let mut hosts = client.all("/v1/hosts", &query(filter), usize::MAX).await?;
     if !words.is_empty() {
         let set = select::read(words)?;
         let wanted = select::resolved(&set, &select::known(client, &set).await?)?;
@@ -212,12 +216,12 @@ impl Change {
     }
 
     fn is_empty(&self) -> bool {
-        self.body.is_empty() && self.unset.is_empty() && self.settings.options.is_empty() && self.settings.labels.is_empty()
+        self.body.is_empty() && self.unset.is_empty() && self.settings.shared.options.is_empty() && self.settings.labels.is_empty()
     }
 
     /// Whether what a host has now decides what is sent: single options and labels are changed within the whole.
     fn needs_the_host(&self) -> bool {
-        !self.settings.options.is_empty() || !self.settings.labels.is_empty()
+        !self.settings.shared.options.is_empty() || !self.settings.labels.is_empty()
     }
 
     /// The body of the change for a host as it is now.
@@ -230,9 +234,9 @@ impl Change {
                 None => {}
             }
         }
-        if !self.settings.options.is_empty() {
+        if !self.settings.shared.options.is_empty() {
             let before = if self.unsets(Unset::Options) { Map::new() } else { own_options(host) };
-            body["bmc"]["options"] = null_if_empty(changed(before, &self.settings.options));
+            body["bmc"]["options"] = null_if_empty(changed(before, &self.settings.shared.options));
         }
         if self.unsets(Unset::Labels) || !self.settings.labels.is_empty() {
             let before = if self.unsets(Unset::Labels) { None } else { host["labels"].as_object().cloned() };
@@ -325,8 +329,9 @@ type Password = picket_common::secret::Secret<String>;
 
 /// The password of a new host whose user is named and who gave no other source.
 fn prompted(settings: &HostSettings) -> Result<Option<Password>, Failure> {
-    match &settings.username {
-        Some(username) if settings.password_file.is_none() && !settings.password_stdin => {
+    let SharedSettings { username, password_file, password_stdin, .. } = &settings.shared;
+    match username {
+        Some(username) if password_file.is_none() && !password_stdin => {
             secret_input::from_prompt(&format!("BMC password of {username} (empty = none): "))
         }
         _ => Ok(None),
@@ -335,97 +340,41 @@ fn prompted(settings: &HostSettings) -> Result<Option<Password>, Failure> {
 
 /// The body's fields for what is given, but for options and labels.
 fn given(settings: &HostSettings, prompted: Option<Password>) -> Result<Map<String, Value>, Failure> {
-    let password = match &settings.password_file {
-        Some(path) => Some(secret_input::from_file(path)?),
-        None if settings.password_stdin => Some(secret_input::from_stdin()?),
-        None => prompted,
-    };
-    let bmc = without_null(json!({
-        "driver": settings.driver,
-        "address": settings.address,
-        "port": settings.port,
-        "username": settings.username,
-        "password": password.as_ref().map(|password| password.expose()),
-    }));
-    let bmc = bmc.as_object().is_some_and(|bmc| !bmc.is_empty()).then_some(bmc);
-    let body = without_null(json!({
-        "bmc": bmc,
-        "maintenance": settings.maintenance,
-        "poll_interval": settings.poll_interval,
-        "action_timeout": settings.action_timeout,
-    }));
+    let mut body = shared(&settings.shared, prompted)?;
+    if let Some(address) = &settings.address {
+        body["bmc"]["address"] = json!(address);
+    }
+    if let Some(maintenance) = settings.maintenance {
+        body["maintenance"] = json!(maintenance);
+    }
     let Value::Object(body) = body else { return Ok(Map::new()) };
     Ok(body)
+}
+
+/// The same for what a host has of its own or its cluster gives it.
+pub fn shared(settings: &SharedSettings, prompted: Option<Password>) -> Result<Value, Failure> {
+    let SharedSettings { driver, port, username, password_file, password_stdin, options: _, poll_interval, action_timeout } = settings;
+    let password = match password_file {
+        Some(path) => Some(secret_input::from_file(path)?),
+        None if *password_stdin => Some(secret_input::from_stdin()?),
+        None => prompted,
+    };
+    let password = password.as_ref().map(|password| password.expose());
+    let bmc = without_null(json!({ "driver": driver, "port": port, "username": username, "password": password }));
+    let bmc = bmc.as_object().is_some_and(|bmc| !bmc.is_empty()).then_some(bmc);
+    Ok(without_null(json!({ "bmc": bmc, "poll_interval": poll_interval, "action_timeout": action_timeout })))
 }
 
 /// The body of a new host: all that is given.
 fn new_host(settings: &HostSettings, prompted: Option<Password>) -> Result<Value, Failure> {
     let mut body = Value::Object(given(settings, prompted)?);
-    if !settings.options.is_empty() {
-        body["bmc"]["options"] = Value::Object(changed(Map::new(), &settings.options));
+    if !settings.shared.options.is_empty() {
+        body["bmc"]["options"] = Value::Object(changed(Map::new(), &settings.shared.options));
     }
     if !settings.labels.is_empty() {
         body["labels"] = Value::Object(changed(Map::new(), &settings.labels));
     }
     Ok(body)
-}
-
-/// A line's result, as the API says it.
-#[derive(Deserialize)]
-struct Line {
-    line: u64,
-    id: Option<String>,
-    result: String,
-    problem: Option<picket_common::api::Problem>,
-}
-
-const LINES: &[Column<Line>] = &[
-    column("LINE", |l, _| l.line.into()),
-    column("HOST", |l, _| maybe(l.id.as_ref())),
-    column("RESULT", |l, _| (&l.result).into()),
-    column("DETAIL", |l, _| maybe(l.problem.as_ref().map(|problem| format!("{} ({})", problem.detail, problem.code)))),
-];
-
-/// An import may take its time: every line is made durable.
-const IMPORT_TIMEOUT: Duration = Duration::from_secs(600);
-
-async fn import(client: &Client, out: &Output, file: &Path) -> Ended {
-    let text = if file == Path::new("-") { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(file) };
-    let text = text.map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?;
-    let body = ndjson(text)?;
-    let call = Call { body: Some(body), timeout: Some(IMPORT_TIMEOUT), ..Call::new(Method::POST, "/v1/import/hosts") };
-    let answer = client.ask(call).await?.text().await.map_err(|error| Failure::Unreachable(error.to_string()))?;
-    let results: Vec<Value> = answer
-        .lines()
-        .map(serde_json::from_str)
-        .collect::<Result<_, _>>()
-        .map_err(|error| Failure::Unreachable(format!("its answer is not understood ({error})")))?;
-    let count = |word: &str| results.iter().filter(|result| result["result"] == word).count();
-    let (created, changed, refused) = (count("created"), count("changed"), count("refused"));
-    if out.is_table() {
-        let refused: Vec<_> = results.iter().filter(|result| result["result"] == "refused").cloned().collect();
-        if !refused.is_empty() {
-            out.list(&refused, LINES, "id")?;
-        }
-    } else {
-        out.list(&results, LINES, "id")?;
-    }
-    eprintln!("{created} created, {changed} changed, {refused} refused");
-    Ok(match (created + changed, refused) {
-        (_, 0) => 0,
-        (0, _) => NONE_SUCCEEDED,
-        _ => SOME_FAILED,
-    })
-}
-
-/// A JSON array becomes NDJSON; NDJSON stays as it is.
-fn ndjson(text: String) -> Result<String, Failure> {
-    if !text.trim_start().starts_with('[') {
-        return Ok(text);
-    }
-    let items: Vec<Value> =
-        serde_json::from_str(&text).map_err(|error| Failure::Usage(format!("not a JSON array of hosts: line {}", error.line())))?;
-    Ok(items.iter().map(|item| format!("{item}\n")).collect())
 }
 
 #[cfg(test)]
@@ -482,7 +431,7 @@ r07n02,off,2026-01-01T00:00:00Z,reachable,z1,c1,r07,r07,ipmi,10.0.0.1:6230,admin
         assert_eq!(new_host(&HostSettings::default(), None).unwrap(), json!({}));
         let settings = HostSettings {
             address: Some("10.0.0.1".into()),
-            options: vec![("k".into(), "v".into())],
+            shared: SharedSettings { options: vec![("k".into(), "v".into())], ..SharedSettings::default() },
             maintenance: Some(false),
             ..HostSettings::default()
         };
@@ -498,7 +447,8 @@ r07n02,off,2026-01-01T00:00:00Z,reachable,z1,c1,r07,r07,ipmi,10.0.0.1:6230,admin
         let change = |pairs: &str, unset: &[Unset]| {
             let options = pairs.split_whitespace().filter_map(|pair| pair.split_once('='));
             let options = options.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-            let settings = HostSettings { options, ..HostSettings::default() };
+            let shared = SharedSettings { options, ..SharedSettings::default() };
+            let settings = HostSettings { shared, ..HostSettings::default() };
             let body = given(&settings, None).unwrap();
             Change { body, settings, unset: unset.to_vec() }.body(&host)
         };
@@ -511,12 +461,5 @@ r07n02,off,2026-01-01T00:00:00Z,reachable,z1,c1,r07,r07,ipmi,10.0.0.1:6230,admin
         ] {
             assert_eq!(change(pairs, unset), wanted, "{pairs} {unset:?}");
         }
-    }
-
-    #[test]
-    fn arrays_become_lines() {
-        assert_eq!(ndjson("{}\n{}".into()).unwrap(), "{}\n{}");
-        assert_eq!(ndjson(" [{\"id\":\"a\"},{\"id\":\"b\"}]".into()).unwrap(), "{\"id\":\"a\"}\n{\"id\":\"b\"}\n");
-        assert!(ndjson("[{]".into()).is_err());
     }
 }

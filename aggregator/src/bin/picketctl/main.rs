@@ -26,6 +26,7 @@ mod select;
 mod sight;
 mod site;
 mod tokens;
+mod transfer;
 
 use std::process::ExitCode;
 

@@ -169,7 +169,7 @@ async fn ordered(client: &Client, order: &Order, host: &HostId) -> Result<Value,
     let path = format!("/v1/hosts/{host}/{}", order.route);
     let call = Call {
         headers: if order.waits { &headers } else { &[] },
-        body: Some(order.of_one().to_string()),
+        body: Some(order.of_one().to_string().into()),
         timeout: Some(ANSWER_TIMEOUT + Duration::from_secs(held)),
         ..Call::new(Method::POST, &path)
     };
@@ -202,7 +202,7 @@ fn lost_sight(failure: Failure) -> Failure {
 }
 
 async fn many(client: &Client, order: &Order, hosts: &[HostId]) -> Result<Vec<Outcome>, Failure> {
-    let call = Call { body: Some(order.of_many(hosts).to_string()), ..Call::new(Method::POST, "/v1/operations") };
+    let call = Call { body: Some(order.of_many(hosts).to_string().into()), ..Call::new(Method::POST, "/v1/operations") };
     let answer = answered(client, call).await;
     if order.dry_run {
         let plans = answer?["hosts"].as_array().cloned().unwrap_or_default();

@@ -10,7 +10,6 @@ use crate::client::Client;
 use crate::failure::Failure;
 use crate::hosts;
 use crate::output::{Column, Output, column, maybe, wide, yes_no};
-use crate::secret_input;
 
 const ZONES: &[Column<Zone>] = &[column("ZONE", |z, _| (&z.id).into()), column("OOBM", |z, _| yes_no(z.oobm_enabled))];
 
@@ -76,17 +75,11 @@ pub async fn clusters(client: &Client, out: &Output, command: ClusterCommand) ->
 
 /// The change's body for what is given, but for options.
 fn changes(settings: &ClusterSettings) -> Result<Value, Failure> {
-    let password = match &settings.password_file {
-        Some(path) => Some(secret_input::from_file(path)?),
-        None if settings.password_stdin => Some(secret_input::from_stdin()?),
-        None => None,
-    };
-    let ClusterSettings { zone, poll_interval, action_timeout, driver, port, username, unset, options, .. } = settings;
-    let password = password.as_ref().map(|password| password.expose());
-    let bmc = without_null(json!({ "driver": driver, "port": port, "username": username, "password": password }));
-    let bmc = bmc.as_object().is_some_and(|bmc| !bmc.is_empty()).then_some(bmc);
-    let mut body =
-        without_null(json!({ "zone": zone, "poll_interval": poll_interval, "action_timeout": action_timeout, "bmc": bmc }));
+    let ClusterSettings { zone, shared, unset } = settings;
+    let mut body = hosts::shared(shared, None)?;
+    if let Some(zone) = zone {
+        body["zone"] = json!(zone);
+    }
     for field in unset {
         match hosts::unset(*field) {
             Some((true, "address")) | None => return Err(Failure::Usage("a cluster has neither address nor labels".into())),
@@ -94,7 +87,7 @@ fn changes(settings: &ClusterSettings) -> Result<Value, Failure> {
             Some((false, name)) => body[name] = Value::Null,
         }
     }
-    if body.as_object().is_some_and(Map::is_empty) && options.is_empty() {
+    if body.as_object().is_some_and(Map::is_empty) && shared.options.is_empty() {
         return Err(Failure::Usage("nothing to set; see `picketctl clusters set --help`".into()));
     }
     Ok(body)
@@ -103,9 +96,10 @@ fn changes(settings: &ClusterSettings) -> Result<Value, Failure> {
 /// The change of a cluster as it is now: single options are changed within the whole.
 fn changed(before: &Value, body: &Value, settings: &ClusterSettings) -> Value {
     let mut body = body.clone();
-    if !settings.options.is_empty() {
+    let options = &settings.shared.options;
+    if !options.is_empty() {
         let kept = if settings.unset.contains(&Unset::Options) { None } else { before["bmc"]["options"].as_object().cloned() };
-        body["bmc"]["options"] = hosts::null_if_empty(hosts::changed(kept.unwrap_or_default(), &settings.options));
+        body["bmc"]["options"] = hosts::null_if_empty(hosts::changed(kept.unwrap_or_default(), options));
     }
     body
 }
@@ -145,7 +139,7 @@ pub fn without_null(mut value: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Format;
+    use crate::cli::{Format, SharedSettings};
     use crate::output::tests::{at, shown};
 
     #[test]
@@ -169,9 +163,13 @@ mod tests {
     fn what_hosts_inherit_is_changed_and_cleared() {
         let before = json!({"bmc": {"options": {"a": "1", "b": "2"}}});
         let body = |settings: &ClusterSettings| changes(settings).map(|body| changed(&before, &body, settings));
-        let settings = ClusterSettings {
+        let shared = SharedSettings {
             username: Some("admin".into()),
             options: vec![("a".into(), String::new()), ("c".into(), "3".into())],
+            ..SharedSettings::default()
+        };
+        let settings = ClusterSettings {
+            shared,
             unset: vec![Unset::Port, Unset::PollInterval],
             ..ClusterSettings::default()
         };

@@ -43,7 +43,7 @@ pub async fn named(client: &Client, words: &[String]) -> Result<Vec<HostId>, Fai
 }
 
 /// Longest set that is sent in a URL.
-const MAX_QUERY: usize = 2000;
+pub const MAX_QUERY: usize = 2000;
 
 /// The hosts as the aggregator shows them. One that is not there is left to what it is asked; of many, a name that is no host's is
 /// a slip, and then nothing is done.

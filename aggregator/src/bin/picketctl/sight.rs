@@ -134,7 +134,7 @@ pub async fn api(client: &Client, out: &Output, command: ApiArgs) -> Ended {
         return Err(Failure::Usage("the path starts with /v1/".into()));
     }
     let body = command.data.as_deref().map(data).transpose()?;
-    let response = client.send(Call { body, ..Call::new(method, &command.path) }).await?;
+    let response = client.send(Call { body: body.map(String::into_bytes), ..Call::new(method, &command.path) }).await?;
     if !response.status().is_success() {
         let failure = crate::client::problem(response).await;
         return match &failure {

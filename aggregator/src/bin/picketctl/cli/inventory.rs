@@ -137,8 +137,10 @@ pub enum HostCommand {
         #[arg(short, long)]
         yes: bool,
     },
-    /// Make or change many: NDJSON or a JSON array, each the body of a host with its `id`; `-` is stdin.
-    Import { file: PathBuf },
+    /// Make or change many, from a file of CSV or JSON.
+    Import(ImportArgs),
+    /// Write hosts as they are set, without passwords, for `hosts import`.
+    Export(ExportArgs),
     /// Write a host set out, one name a line.
     Expand {
         /// Host sets; `-` reads them from stdin.
@@ -202,63 +204,16 @@ pub struct HostFilter {
     pub state: Option<String>,
 }
 
-/// Settings of a host.
+/// Settings that a host may have of its own, and that a cluster's hosts inherit.
 #[derive(Debug, Default, Args)]
-pub struct HostSettings {
-    /// As `picketctl drivers list` names it.
+pub struct SharedSettings {
+    /// The driver, as `picketctl drivers list` names it.
     #[arg(long)]
     pub driver: Option<String>,
-    /// IP address or name of the BMC.
-    #[arg(long)]
-    pub address: Option<String>,
-    /// Its port, if not the usual one.
+    /// Port of the BMC, if not the driver's usual one.
     #[arg(long)]
     pub port: Option<u16>,
     /// Login name at the BMC.
-    #[arg(long)]
-    pub username: Option<String>,
-    /// File with the BMC's password, one line.
-    #[arg(long, value_name = "FILE", conflicts_with = "password_stdin")]
-    pub password_file: Option<PathBuf>,
-    /// Read the BMC's password from stdin, one line.
-    #[arg(long)]
-    pub password_stdin: bool,
-    /// An option of the driver, `key=value`; may be given again. With `set`, `key=` takes it away and others stay.
-    #[arg(long = "option", value_name = "K=V", value_parser = pair)]
-    pub options: Vec<(String, String)>,
-    /// A label, `key=value`; may be given again. With `set`, `key=` takes it away and others stay.
-    #[arg(long = "label", value_name = "K=V", value_parser = pair)]
-    pub labels: Vec<(String, String)>,
-    /// Whether people work on it.
-    #[arg(long, value_name = "BOOL")]
-    pub maintenance: Option<bool>,
-    /// Poll interval, in seconds.
-    #[arg(long, value_name = "SECONDS")]
-    pub poll_interval: Option<u64>,
-    /// Time an operation may take, in seconds.
-    #[arg(long, value_name = "SECONDS")]
-    pub action_timeout: Option<u64>,
-}
-
-/// What a cluster's hosts inherit.
-#[derive(Debug, Default, Args)]
-pub struct ClusterSettings {
-    /// The zone it lies in; changes only while it has no hosts.
-    #[arg(long)]
-    pub zone: Option<ZoneId>,
-    /// Poll interval of its hosts, in seconds.
-    #[arg(long, value_name = "SECONDS")]
-    pub poll_interval: Option<u64>,
-    /// Time an operation may take, in seconds.
-    #[arg(long, value_name = "SECONDS")]
-    pub action_timeout: Option<u64>,
-    /// Driver of hosts that name none.
-    #[arg(long)]
-    pub driver: Option<String>,
-    /// Port of their BMCs.
-    #[arg(long)]
-    pub port: Option<u16>,
-    /// Login name at their BMCs.
     #[arg(long)]
     pub username: Option<String>,
     /// File with the login's password, one line.
@@ -267,10 +222,115 @@ pub struct ClusterSettings {
     /// Read the login's password from stdin, one line.
     #[arg(long)]
     pub password_stdin: bool,
-    /// An option of the driver, `key=value`; may be given again. `key=` takes it away, others stay.
+    /// An option of the driver, `key=value`; may be given again. With `set`, `key=` takes it away and others stay.
     #[arg(long = "option", value_name = "K=V", value_parser = pair)]
     pub options: Vec<(String, String)>,
+    /// Poll interval, in seconds.
+    #[arg(long, value_name = "SECONDS")]
+    pub poll_interval: Option<u64>,
+    /// Time an operation may take, in seconds.
+    #[arg(long, value_name = "SECONDS")]
+    pub action_timeout: Option<u64>,
+}
+
+/// Settings of a host.
+#[derive(Debug, Default, Args)]
+pub struct HostSettings {
+    /// IP address or name of the BMC.
+    #[arg(long)]
+    pub address: Option<String>,
+    /// What it may also inherit.
+    #[command(flatten)]
+    pub shared: SharedSettings,
+    /// A label, `key=value`; may be given again. With `set`, `key=` takes it away and others stay.
+    #[arg(long = "label", value_name = "K=V", value_parser = pair)]
+    pub labels: Vec<(String, String)>,
+    /// Whether people work on it.
+    #[arg(long, value_name = "BOOL")]
+    pub maintenance: Option<bool>,
+}
+
+/// What a cluster's hosts inherit.
+#[derive(Debug, Default, Args)]
+pub struct ClusterSettings {
+    /// The zone it lies in; changes only while it has no hosts.
+    #[arg(long)]
+    pub zone: Option<ZoneId>,
+    /// Its hosts' settings.
+    #[command(flatten)]
+    pub shared: SharedSettings,
     /// Back to nothing; may be given again.
     #[arg(long, value_name = "FIELD", value_enum)]
     pub unset: Vec<Unset>,
+}
+
+/// `hosts import`.
+#[derive(Debug, Args)]
+#[command(after_help = FILES)]
+pub struct ImportArgs {
+    /// The file; `-` is stdin.
+    pub file: PathBuf,
+    /// Its form, if neither its name nor its first character says so.
+    #[arg(long, value_enum)]
+    pub format: Option<ImportFormat>,
+    /// Only say what would come of it; the aggregator checks it all the same.
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    /// Import the lines that are right although others are wrong.
+    #[arg(long)]
+    pub partial: bool,
+    /// Cluster of hosts that name none.
+    #[arg(long)]
+    pub cluster: Option<ClusterId>,
+    /// Rack of hosts that name none.
+    #[arg(long)]
+    pub rack: Option<RackId>,
+}
+
+const FILES: &str = "\
+Nothing of a file is imported while one line of it is wrong, unless --partial is given.
+
+CSV: the first line names the columns, in any order: id, zone, cluster, rack, oobm_enabled, driver, address, port, username,
+password, options, maintenance, poll_interval, action_timeout, labels. Needed are id, cluster and rack (or --cluster, --rack). What is
+empty is inherited. Options and labels are written key=value;key=value, with a backslash before a ; that belongs to a value.
+
+JSON: one object a line, or an array of objects: {\"id\":\"r07n01\",\"cluster\":\"c1\",\"rack\":\"r07\",\"bmc\":{\"driver\":\"ipmi\",\"address\":…}}.
+
+obm: JSON with HIL's form of a BMC: {\"node\":\"n1\",\"obm\":{\"type\":\"…/obm/ipmi\",\"host\":…,\"user\":…,\"password\":…}}.
+
+A file that holds passwords is yours to protect; `hosts export` never writes one.";
+
+/// Forms of a file of hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ImportFormat {
+    /// Comma-separated values (RFC 4180).
+    Csv,
+    /// JSON: one host a line, or an array of hosts.
+    #[value(alias = "json", alias = "jsonl")]
+    Ndjson,
+    /// JSON, with the BMC as HIL (MOC, HaaS) writes it.
+    Obm,
+}
+
+/// `hosts export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// Only these: host sets; `-` reads them from stdin.
+    pub hosts: Vec<String>,
+    /// And only such.
+    #[command(flatten)]
+    pub filter: HostFilter,
+    /// The form to write.
+    #[arg(long, value_enum, default_value_t = ExportFormat::Csv)]
+    pub format: ExportFormat,
+}
+
+/// Forms of a file of hosts that is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// Comma-separated values (RFC 4180).
+    Csv,
+    /// JSON, one host a line.
+    #[value(alias = "json", alias = "jsonl")]
+    Ndjson,
 }

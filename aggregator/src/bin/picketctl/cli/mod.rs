@@ -13,7 +13,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use access::{AgentCommand, ConsumerCommand, ContextCommand, Login, TokenCommand};
 pub use bmc::{BmcCommand, DriverCommand, OrderArgs, SecretCommand, SettingsCommand};
-pub use inventory::{ClusterCommand, ClusterSettings, HostCommand, HostFilter, HostSettings, RackCommand, Unset, ZoneCommand};
+pub use inventory::{
+    ClusterCommand, ClusterSettings, ExportArgs, ExportFormat, HostCommand, HostFilter, HostSettings, ImportArgs, ImportFormat,
+    RackCommand, SharedSettings, Unset, ZoneCommand,
+};
 pub use power::{Gate, GateScope, OobmCommand, OpCommand, Pm, Power};
 pub use program::{Man, Shell};
 pub use sight::{AlertCommand, AlertFilter, Alerts, ApiArgs, AuditCommand, EventCommand, HistoryArgs, SilenceCommand};
@@ -208,6 +211,10 @@ mod tests {
             "hosts list --zone z1 --state off -o jsonl",
             "hosts set h1 --maintenance true",
             "hosts import -",
+            "hosts import hosts.txt --format obm --cluster c1 --rack r1 --dry-run",
+            "hosts import hosts.csv --partial",
+            "hosts export",
+            "hosts export @rack:r07 --zone z1 --format ndjson",
             "oobm disable cluster c1",
             "power off r07n[01-48] --no-wait --reason x --yes",
             "power status h1 --exit-state",
@@ -257,6 +264,9 @@ mod tests {
             "hosts add h1 --cluster c1 --rack r1 --password x",
             "hosts add h1 --cluster c1 --rack r1 --option k",
             "hosts list --state onn",
+            "hosts import",
+            "hosts import x --format xml",
+            "hosts export --format obm",
             "power explode h1",
             "power on",
             "power on h1 --timeout 0",

@@ -1,9 +1,12 @@
 //! Every way a request can end badly, as RFC 9457 problems with stable codes. Never shows a value that came in with a password.
 
+mod kinds;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use picket_common::api::Problem;
-use picket_common::command::Refusal;
+use picket_common::api::{LineError, Problem};
+
+use kinds::Kind;
 
 use crate::authorise::{Denied, Unknown};
 use crate::fleet::Rejection;
@@ -46,6 +49,22 @@ pub enum ApiError {
     /// No such route.
     #[error("there is nothing at {0}")]
     NoRoute(String),
+    /// The body has a form that is not read here.
+    #[error("the body is said to have a form that is not read here")]
+    UnsupportedMedia,
+    /// The answer is wanted in a form that there is not.
+    #[error("the answer is wanted in a form that there is not")]
+    NotAcceptable,
+    /// Lines of a file are wrong: none of it was done.
+    #[error("{refused} of {total} hosts are refused, so nothing was changed; {}", first(errors))]
+    Import {
+        /// How many there are.
+        total: usize,
+        /// How many of them are refused.
+        refused: usize,
+        /// The first of these.
+        errors: Vec<LineError>,
+    },
     /// A join that proves nothing. One text for all causes: a guesser learns nothing.
     #[error("the join token is not known here, is too old, or the proof is wrong")]
     JoinRefused,
@@ -74,23 +93,6 @@ pub enum ApiError {
 /// The content type of problems (RFC 9457 §3).
 pub const PROBLEM: &str = "application/problem+json";
 
-/// The parts of a problem that its kind decides.
-struct Kind {
-    status: StatusCode,
-    code: &'static str,
-    title: &'static str,
-    hint: Option<&'static str>,
-    retryable: bool,
-}
-
-const fn kind(status: StatusCode, code: &'static str, title: &'static str, hint: Option<&'static str>) -> Kind {
-    Kind { status, code, title, hint, retryable: false }
-}
-
-const fn retryable(kind: Kind) -> Kind {
-    Kind { retryable: true, ..kind }
-}
-
 impl ApiError {
     /// A bad field, path segment or query parameter.
     pub fn invalid(field: impl Into<String>, text: impl Into<String>) -> Self {
@@ -98,38 +100,27 @@ impl ApiError {
     }
 
     fn kind(&self) -> Kind {
-        const TOKEN: Option<&str> = Some("send `Authorization: Bearer pkt_…`; `picketctl login` stores a token");
         match self {
-            Self::TokenMissing => kind(StatusCode::UNAUTHORIZED, "unauthenticated", "Who are you?", TOKEN),
-            Self::TokenRefused(_) => kind(StatusCode::UNAUTHORIZED, "token-refused", "Token refused", TOKEN),
+            Self::TokenMissing => kinds::UNAUTHENTICATED,
+            Self::TokenRefused(_) => kinds::TOKEN_REFUSED,
             Self::Denied(denied) => denied_kind(denied),
-            Self::Malformed(_) => kind(StatusCode::BAD_REQUEST, "malformed-json", "Not JSON", Some("send one JSON object")),
-            Self::UnknownField(_) => {
-                kind(StatusCode::BAD_REQUEST, "unknown-field", "Unknown field", Some("check its spelling, or leave it out"))
-            }
-            Self::Invalid { .. } => kind(StatusCode::BAD_REQUEST, "invalid-value", "Invalid value", None),
-            Self::TooLarge(_) => kind(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "Body too large", Some("split it up")),
-            Self::TooSlow(_) => retryable(kind(StatusCode::REQUEST_TIMEOUT, "body-too-slow", "Body too slow", None)),
-            Self::TooMany(_) => retryable(kind(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "Too many requests", None)),
-            Self::NoRoute(_) => kind(StatusCode::NOT_FOUND, "no-such-route", "No such route", Some("all resources lie under /v1")),
-            Self::KeyUnderWay => {
-                retryable(kind(StatusCode::CONFLICT, "idempotency-key-under-way", "Under way", Some("send it again in a moment")))
-            }
-            Self::KeyUsed => {
-                kind(StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-used", "Key used", Some("use a new key for a new request"))
-            }
-            Self::AnswerLost => kind(
-                StatusCode::CONFLICT,
-                "idempotency-answer-lost",
-                "Answer not kept",
-                Some("look at what there is now; to do it once more, use a new key"),
-            ),
-            Self::JoinRefused => {
-                kind(StatusCode::FORBIDDEN, "join-refused", "Join refused", Some("make a new token: `picketctl agents token`"))
-            }
+            Self::Malformed(_) => kinds::MALFORMED_JSON,
+            Self::UnknownField(_) => kinds::UNKNOWN_FIELD,
+            Self::Invalid { .. } => kinds::INVALID_VALUE,
+            Self::TooLarge(_) => kinds::BODY_TOO_LARGE,
+            Self::TooSlow(_) => kinds::BODY_TOO_SLOW,
+            Self::TooMany(_) => kinds::TOO_MANY_REQUESTS,
+            Self::NoRoute(_) => kinds::NO_SUCH_ROUTE,
+            Self::UnsupportedMedia => kinds::UNSUPPORTED_MEDIA_TYPE,
+            Self::NotAcceptable => kinds::NOT_ACCEPTABLE,
+            Self::Import { .. } => kinds::IMPORT_REFUSED,
+            Self::KeyUnderWay => kinds::KEY_UNDER_WAY,
+            Self::KeyUsed => kinds::IDEMPOTENCY_KEY_USED,
+            Self::AnswerLost => kinds::ANSWER_LOST,
+            Self::JoinRefused => kinds::JOIN_REFUSED,
             Self::Rejected(rejection) => rejection_kind(rejection),
-            Self::Internal => retryable(kind(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error", None)),
-            Self::Status(status) => status_kind(*status),
+            Self::Internal => kinds::INTERNAL,
+            Self::Status(status) => kinds::of_status(*status),
         }
     }
 
@@ -137,6 +128,12 @@ impl ApiError {
     #[must_use]
     pub fn code(&self) -> &'static str {
         self.kind().code
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        self.kind().hint
     }
 
     /// Whether nothing was asked of anything there is.
@@ -148,7 +145,8 @@ impl ApiError {
     /// As the JSON that goes out.
     #[must_use]
     pub fn problem(&self, request_id: &str) -> Problem {
-        let Kind { status, code, title, hint, retryable } = self.kind();
+        let Kind { status, code, title, meaning: _, hint, retryable } = self.kind();
+        let errors = if let Self::Import { errors, .. } = self { errors.clone() } else { Vec::new() };
         Problem {
             kind: format!("/problems/{code}"),
             title: title.to_owned(),
@@ -159,6 +157,7 @@ impl ApiError {
             retryable,
             hint: hint.map(str::to_owned),
             bmc_error: None,
+            errors,
         }
     }
 
@@ -181,96 +180,40 @@ impl ApiError {
     }
 }
 
+/// The first wrong line, for who reads no further.
+fn first(errors: &[LineError]) -> String {
+    errors.first().map_or_else(String::new, |error| format!("line {}: {}", error.line, error.detail))
+}
+
 fn denied_kind(denied: &Denied) -> Kind {
-    let forbidden = |hint| kind(StatusCode::FORBIDDEN, "forbidden", "Not allowed", Some(hint));
+    let forbidden = |hint| Kind { hint: Some(hint), ..kinds::FORBIDDEN };
     match denied {
         Denied::Role { .. } => forbidden("use a token with that role"),
         Denied::Scope(_) => forbidden("use a token whose scope has it"),
         Denied::More(_) => forbidden("ask for less, or let somebody with more make it"),
         // As if it were not there, to the letter.
-        Denied::Hidden { .. } => kind(StatusCode::NOT_FOUND, "not-found", "Not found", None),
+        Denied::Hidden { .. } => kinds::NOT_FOUND,
     }
 }
 
 /// Each rejection's place in HTTP.
-fn rejection_kind(rejection: &Rejection) -> Kind {
+const fn rejection_kind(rejection: &Rejection) -> Kind {
     match rejection {
-        Rejection::NotFound { .. } => kind(StatusCode::NOT_FOUND, "not-found", "Not found", None),
-        Rejection::InUse { .. } => kind(StatusCode::CONFLICT, "in-use", "Still in use", Some("remove or move what uses it first")),
-        Rejection::Invalid { .. } => kind(StatusCode::BAD_REQUEST, "invalid-value", "Invalid value", None),
-        Rejection::ZoneMismatch(_) => {
-            kind(StatusCode::BAD_REQUEST, "zone-mismatch", "Zones differ", Some("a host's cluster and rack lie in one zone"))
-        }
-        Rejection::PasswordNeededAgain(_) => kind(
-            StatusCode::CONFLICT,
-            "password-needed-again",
-            "Password needed again",
-            Some("send bmc.password with the change: it is sealed for one host, address and user"),
-        ),
-        Rejection::PasswordChanging { .. } => retryable(kind(
-            StatusCode::CONFLICT,
-            "password-changing",
-            "Password is being changed",
-            Some("wait for that operation; if it is over and was never resolved, say which password is in force"),
-        )),
-        Rejection::Refused(refusal) => refusal_kind(*refusal),
-        Rejection::PreconditionRequired(_) => kind(
-            StatusCode::PRECONDITION_REQUIRED,
-            "precondition-required",
-            "If-Match needed",
-            Some("read it, and send its ETag in If-Match; * changes it whatever it is now"),
-        ),
-        Rejection::PreconditionFailed(_) => kind(
-            StatusCode::PRECONDITION_FAILED,
-            "precondition-failed",
-            "Changed meanwhile",
-            Some("read it again, and look whether the change still makes sense"),
-        ),
-        Rejection::TokenUsed => {
-            kind(StatusCode::CONFLICT, "token-used", "Token used", Some("make a new token: `picketctl agents token`"))
-        }
-        Rejection::TokenExpired(_) => {
-            kind(StatusCode::GONE, "token-expired", "Token expired", Some("make a new token: `picketctl agents token`"))
-        }
-        Rejection::TooLate(_) => kind(StatusCode::CONFLICT, "too-late", "Too late", None),
-        Rejection::Store(_) => retryable(kind(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "store-unavailable",
-            "Store unavailable",
-            Some("nothing was changed; try again, and look at the aggregator's disk"),
-        )),
+        Rejection::NotFound { .. } => kinds::NOT_FOUND,
+        Rejection::InUse { .. } => kinds::IN_USE,
+        Rejection::Invalid { .. } => kinds::INVALID_VALUE,
+        Rejection::ZoneMismatch(_) => kinds::ZONE_MISMATCH,
+        Rejection::Hosts(_) => kinds::IMPORT_REFUSED,
+        Rejection::PasswordNeededAgain(_) => kinds::PASSWORD_NEEDED_AGAIN,
+        Rejection::PasswordChanging { .. } => kinds::PASSWORD_CHANGING,
+        Rejection::Refused(refusal) => kinds::of_refusal(*refusal),
+        Rejection::PreconditionRequired(_) => kinds::PRECONDITION_REQUIRED,
+        Rejection::PreconditionFailed(_) => kinds::PRECONDITION_FAILED,
+        Rejection::TokenUsed => kinds::TOKEN_USED,
+        Rejection::TokenExpired(_) => kinds::TOKEN_EXPIRED,
+        Rejection::TooLate(_) => kinds::TOO_LATE,
+        Rejection::Store(_) => kinds::STORE_UNAVAILABLE,
     }
-}
-
-/// Each refusal: the conflict with its own code, and what to do about it.
-const fn refusal_kind(refusal: Refusal) -> Kind {
-    let (hint, again) = match refusal {
-        Refusal::ZoneDisabled => ("`picketctl oobm enable zone ID`", false),
-        Refusal::ClusterDisabled => ("`picketctl oobm enable cluster ID`", false),
-        Refusal::HostDisabled => ("`picketctl oobm enable host ID`", false),
-        Refusal::HostNotConfigured => ("give the host a bmc: `picketctl hosts set ID --driver … --address …`", false),
-        Refusal::PasswordNeeded => ("`picketctl hosts set ID --password-file F`", false),
-        Refusal::RackWithoutAgent => ("make a join token for the rack: `picketctl agents token --rack R`", false),
-        Refusal::NotAssigned => ("the agent will have the host in a moment", true),
-        Refusal::HostIsOff => ("switch it on, or say on_if_off", false),
-        Refusal::Busy => ("wait for its operations: `picketctl op wait ID`", true),
-        Refusal::StaleEpoch => ("ask again: the rack has a new owner", true),
-        Refusal::ClockUnknown => ("try again in a few seconds", true),
-        Refusal::JournalUnavailable => ("look at the agent's disk", true),
-        Refusal::NotSupported => ("use another operation", false),
-    };
-    Kind { status: StatusCode::CONFLICT, code: refusal.code(), title: "Refused", hint: Some(hint), retryable: again }
-}
-
-fn status_kind(status: StatusCode) -> Kind {
-    let (code, title) = match status {
-        StatusCode::NOT_FOUND => ("no-such-route", "No such route"),
-        StatusCode::METHOD_NOT_ALLOWED => ("method-not-allowed", "Method not allowed"),
-        StatusCode::PAYLOAD_TOO_LARGE => ("body-too-large", "Body too large"),
-        status if status.is_server_error() => ("internal", "Internal error"),
-        _ => ("bad-request", "Bad request"),
-    };
-    Kind { status, code, title, hint: None, retryable: status.is_server_error() }
 }
 
 impl IntoResponse for ApiError {
@@ -284,6 +227,8 @@ impl IntoResponse for ApiError {
 
 #[cfg(test)]
 mod tests {
+    use picket_common::command::Refusal;
+
     use super::*;
 
     #[test]
