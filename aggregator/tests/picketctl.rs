@@ -167,9 +167,13 @@ fn imports_tokens_certificates_and_the_api_as_it_is() {
     let host = |id: &str| format!("{{\"id\":\"{id}\",\"cluster\":\"c1\",\"rack\":\"r1\",\"bmc\":{{\"driver\":\"null\"}}}}");
     let array = format!("[{},{}]", host("h1"), host("h2"));
     let (code, _, said) = daemon.run_with("hosts import -", &array);
-    assert_eq!((code, said.as_str()), (0, "2 created, 0 changed, 0 refused\n"));
-    let (code, table, _) = daemon.run_with("hosts import -", &format!("{}\n{}\n", host("h3"), host("H4")));
-    assert!(code == 1 && table.contains("not a valid host id"), "{table}");
+    assert_eq!((code, said.as_str()), (0, "2 created, 0 changed, 0 unchanged, 0 refused\n"));
+    let one_is_wrong = format!("{}\n{}\n", host("h3"), host("H4"));
+    let (code, _, said) = daemon.run_with("hosts import -", &one_is_wrong);
+    assert!(code == 3 && said.starts_with("-:2: id: \"H4\" is not a valid host id") && said.contains("nothing was changed"), "{said}");
+    assert_eq!(daemon.ok("hosts list -o name"), "h1\nh2\n");
+    let (code, table, said) = daemon.run_with("hosts import - --partial", &one_is_wrong);
+    assert!(code == 1 && table.contains("not a valid host id") && said.starts_with("1 created"), "{table} {said}");
     assert_eq!(daemon.ok("hosts list --rack r1 -o name"), "h1\nh2\nh3\n");
 
     let out = daemon.folder.path().join("out");

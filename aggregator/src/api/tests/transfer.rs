@@ -75,7 +75,7 @@ async fn lines_for_themselves_are_answered_one_by_one() {
 async fn a_table_is_sealed_and_asked_for_in_one_request() {
     let rig = Rig::new().await;
     let text = "\u{feff}ID;Rack;Cluster;Driver;Address;Username;Password;OOBM enabled;labels\r\n\
-                h1;r1;c1;ipmi;10.0.0.7;admin;\"hunter2-canary\";TRUE;os=linux; row=7\r\n\r\n\
+                h1;r1;c1;ipmi;10.0.0.7;admin;\"hunter2-canary\";TRUE;\"os=linux; row=7\"\r\n\r\n\
                 h2;r1;c1;;;;;;\r\n";
     rig.will_answer(Ok(Answer::Imported(vec![Ok(Put::Changed), Ok(Put::Created)])));
     let response = rig.import("", "text/csv; charset=utf-8", text.to_owned()).await;
@@ -149,8 +149,8 @@ async fn what_is_no_file_of_hosts_says_what_to_do() {
         assert!(told.detail.contains(detail) && !told.detail.contains(CANARY), "{told:?}");
     }
     for (row, wanted) in [
-        ("h9,c1", "line: has 2 cells where the first line has 7"),
-        ("h9,c1,r1,\"x", "line: has 4 cells where the first line has 7"),
+        ("h9,c1", "row: has 2 cells where the first line has 7"),
+        ("h9,c1,r1,\"x", "row: has 4 cells where the first line has 7"),
         (",c1,r1,,,,", "id: is missing"),
         ("H 9,c1,r1,,,,", "id: \"H 9\" is not a valid host id"),
         ("h9,,r1,,,,", "cluster: is missing"),

@@ -46,10 +46,18 @@ pub fn entries(text: &[u8], defaults: &Defaults) -> Result<Vec<Entry>, ApiError>
     for record in reader.into_byte_records() {
         let record = record.map_err(unreadable)?;
         if record.iter().any(|cell| !cell.is_empty()) {
-            entries.push(header.entry(&record, defaults));
+            entries.push(header.entry(line_of(text, &record), &record, defaults));
         }
     }
     Ok(entries)
+}
+
+/// The line that a record begins in: the reader has it begin with the empty lines before it.
+fn line_of(text: &[u8], record: &ByteRecord) -> u64 {
+    let Some(position) = record.position() else { return 0 };
+    let before = usize::try_from(position.byte()).ok().and_then(|at| text.get(at..)).unwrap_or_default();
+    let empty = before.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).filter(|byte| **byte == b'\n').count();
+    position.line() + empty as u64
 }
 
 /// The one that the first line has most of.
@@ -85,8 +93,7 @@ impl Header {
         Ok(Self(found))
     }
 
-    fn entry(&self, record: &ByteRecord, defaults: &Defaults) -> Entry {
-        let line = record.position().map_or(0, csv::Position::line);
+    fn entry(&self, line: u64, record: &ByteRecord, defaults: &Defaults) -> Entry {
         let mut id = None;
         let host = self.cells(record).and_then(|cells| given(&cells, defaults, &mut id));
         Entry { line, id, host }
@@ -100,7 +107,7 @@ impl Header {
                 record.len(),
                 self.0.len()
             );
-            return Err(ApiError::invalid("line", text));
+            return Err(ApiError::invalid("row", text));
         }
         let mut cells = BTreeMap::new();
         for (column, cell) in self.0.iter().zip(record) {
