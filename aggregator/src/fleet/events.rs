@@ -24,7 +24,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    const fn of_type(self) -> &'static str {
+    pub(super) const fn of_type(self) -> &'static str {
         match self {
             Self::Power => "io.picket.power.changed.v1",
             Self::Management => "io.picket.management.changed.v1",
@@ -37,7 +37,7 @@ impl Kind {
         }
     }
 
-    const fn segment(self) -> &'static str {
+    pub(super) const fn segment(self) -> &'static str {
         match self {
             Self::Power => "power",
             Self::Management => "management",

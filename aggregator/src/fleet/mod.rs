@@ -13,6 +13,8 @@
 mod agents;
 mod alerts;
 mod assign;
+#[cfg(test)]
+mod asyncapi;
 mod bmc;
 pub mod classify;
 mod commands;

@@ -158,7 +158,7 @@ async fn what_is_no_file_of_hosts_says_what_to_do() {
         ("h9,c1,r1,70000,,,", "port: expected a whole number that fits"),
         ("h9,c1,r1,,maybe,,", "maintenance: expected true or false"),
         ("h9,c1,r1,,,word,", "options: has a word without `=`"),
-        ("h9,c1,r9,,,,hunter2", "rack: there is no rack \"r9\""),
+        ("h9,c1,r9,,,,hunter2", "rack: there is no rack"),
         ("h9,c1,r2,,,,hunter2", "the host's rack has no agent"),
     ] {
         let text = format!("id,cluster,rack,port,maintenance,options,password\n\n{row}\n");
