@@ -2,10 +2,15 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the helpers of tests fail as tests do")]
 
+#[path = "waiting/eventually.rs"]
+mod eventually;
+#[path = "waiting/ready.rs"]
+mod ready;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use picket_common::api::{JoinRequest, JoinResponse, JoinToken};
@@ -22,7 +27,11 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::sync::watch;
 use uuid::Uuid;
+
+use eventually::eventually;
+use ready::Ready;
 
 /// Far above what any step takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -66,10 +75,11 @@ impl Site {
     }
 
     async fn start(&self) -> Daemon {
-        let file = self.folder.path().join("state/addresses.json");
-        drop(std::fs::remove_file(&file));
-        let child = program(self.folder.path()).stderr(Stdio::null()).spawn().unwrap();
-        let addresses = eventually("addresses", async || std::fs::read(&file).ok()).await;
+        let mut daemon = program(self.folder.path());
+        let ready = Ready::of(&mut daemon, self.folder.path());
+        let child = daemon.stderr(Stdio::null()).spawn().unwrap();
+        tokio::task::spawn_blocking(move || ready.wait()).await.unwrap();
+        let addresses = std::fs::read(self.folder.path().join("state/addresses.json")).unwrap();
         let addresses: Value = serde_json::from_slice(&addresses).unwrap();
         let (api, mqtt) = (addresses["api"].as_str().unwrap().to_owned(), addresses["mqtt"].as_str().unwrap().to_owned());
         let http = reqwest::Client::builder().tls_backend_preconfigured(trusting(&self.ca())).build().unwrap();
@@ -85,19 +95,6 @@ fn roots(ca: &str) -> RootCertStore {
 
 fn trusting(ca: &str) -> rustls::ClientConfig {
     rustls::ClientConfig::builder().with_root_certificates(roots(ca)).with_no_client_auth()
-}
-
-/// Looks until `seek` finds something.
-async fn eventually<T>(what: &str, mut seek: impl AsyncFnMut() -> Option<T>) -> T {
-    let looking = async {
-        loop {
-            if let Some(found) = seek().await {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, looking).await.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}"))
 }
 
 struct Daemon {
@@ -205,7 +202,8 @@ async fn what_was_answered_survives_being_killed_in_the_middle() {
     let mut promised = BTreeSet::new();
     for round in 0..3 {
         let daemon = site.start().await;
-        let answered = Arc::new(Mutex::new(BTreeSet::new()));
+        let (answered, mut count) = watch::channel(BTreeSet::new());
+        let answered = Arc::new(answered);
         let writers: Vec<_> = (0..4)
             .map(|writer| {
                 let (http, token, api) = (daemon.http.clone(), daemon.token.clone(), daemon.api.clone());
@@ -215,19 +213,20 @@ async fn what_was_answered_survives_being_killed_in_the_middle() {
                         let zone = format!("z{round}-{writer}-{n}");
                         let put = http.put(format!("https://{api}/v1/zones/{zone}")).bearer_auth(&token).json(&json!({}));
                         match put.send().await {
-                            Ok(answer) if answer.status() == 201 => answered.lock().unwrap().insert(zone),
+                            Ok(answer) if answer.status() == 201 => answered.send_modify(|zones| drop(zones.insert(zone))),
                             _ => return,
-                        };
+                        }
                     }
                 })
             })
             .collect();
-        eventually("writes", async || (answered.lock().unwrap().len() > 40).then_some(())).await;
+        let writes = count.wait_for(|zones: &BTreeSet<String>| zones.len() > 40);
+        drop(tokio::time::timeout(PATIENCE, writes).await.expect("writes are answered").unwrap());
         daemon.kill();
         for writer in writers {
             writer.await.unwrap();
         }
-        promised.append(&mut answered.lock().unwrap());
+        promised.append(&mut answered.send_replace(BTreeSet::new()));
     }
     let daemon = site.start().await;
     let found = daemon.zones().await;

@@ -2,16 +2,17 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the helpers of tests fail as tests do")]
 
+#[path = "waiting/ready.rs"]
+mod ready;
+
 use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Looks at the daemon's addresses, 20 ms apart: far above what a start takes on a busy machine.
-const LOOKS: u32 = 3000;
+use ready::Ready;
 
 struct Daemon {
     child: Child,
@@ -42,13 +43,12 @@ impl Daemon {
         let token = folder.path().join("token");
         let made = aggregator(folder.path()).args(["init", "--json", "--token-file"]).arg(token).output().unwrap();
         let made: Value = serde_json::from_slice(&made.stdout).unwrap();
-        let child = aggregator(folder.path()).stdout(Stdio::null()).spawn().unwrap();
-        let file = folder.path().join("state/addresses.json");
-        let addresses = (0..LOOKS).find_map(|_| {
-            std::thread::sleep(Duration::from_millis(20));
-            std::fs::read(&file).ok()
-        });
-        let addresses: Value = serde_json::from_slice(&addresses.expect("the daemon starts")).unwrap();
+        let mut daemon = aggregator(folder.path());
+        let ready = Ready::of(&mut daemon, folder.path());
+        let child = daemon.stdout(Stdio::null()).spawn().unwrap();
+        ready.wait();
+        let addresses = std::fs::read(folder.path().join("state/addresses.json")).unwrap();
+        let addresses: Value = serde_json::from_slice(&addresses).unwrap();
         let url = format!("https://{}", addresses["api"].as_str().unwrap());
         Self { child, folder, ca_hash: made["ca_sha256"].as_str().unwrap().to_owned(), url }
     }
@@ -170,7 +170,10 @@ fn imports_tokens_certificates_and_the_api_as_it_is() {
     assert_eq!((code, said.as_str()), (0, "2 created, 0 changed, 0 unchanged, 0 refused\n"));
     let one_is_wrong = format!("{}\n{}\n", host("h3"), host("H4"));
     let (code, _, said) = daemon.run_with("hosts import -", &one_is_wrong);
-    assert!(code == 3 && said.starts_with("-:2: id: \"H4\" is not a valid host id") && said.contains("nothing was changed"), "{said}");
+    assert!(
+        code == 3 && said.starts_with("-:2: id: \"H4\" is not a valid host id") && said.contains("nothing was changed"),
+        "{said}"
+    );
     assert_eq!(daemon.ok("hosts list -o name"), "h1\nh2\n");
     let (code, table, said) = daemon.run_with("hosts import - --partial", &one_is_wrong);
     assert!(code == 1 && table.contains("not a valid host id") && said.starts_with("1 created"), "{table} {said}");

@@ -82,9 +82,11 @@ fn a_rack_from_three_files_is_polled_at_once() {
     let stage = Stage::with(3 * EACH);
     let bmcs = stage.simulator.fleet().all();
     let csv: String = std::iter::once("id,cluster,rack,address,username,password,oobm_enabled,labels\r\n".to_owned())
-        .chain(bmcs[..EACH].iter().map(|bmc| {
-            format!("{},c1,r1,{},admin,\"password\",yes,\"row=7; note=a, b\"\r\n", bmc.name(), address(bmc))
-        }))
+        .chain(
+            bmcs[..EACH]
+                .iter()
+                .map(|bmc| format!("{},c1,r1,{},admin,\"password\",yes,\"row=7; note=a, b\"\r\n", bmc.name(), address(bmc))),
+        )
         .collect();
     let ndjson: String = bmcs[EACH..2 * EACH]
         .iter()
@@ -130,19 +132,55 @@ fn a_wrong_file_says_where_and_changes_nothing() {
     let new = "new1,c1,r1,ipmi,10.9.9.9,admin\n";
     let row = |row: &str| [head.as_bytes(), new.as_bytes(), row.as_bytes()].concat();
     for (what, name, text, code, told) in [
-        ("bad UTF-8", "a.csv", [head.as_bytes(), new.as_bytes(), b"new2,c1,r1,ipmi,10.9.9.8,M\xfcller\n"].concat(), 3, "a.csv:3: new2: username: is not UTF-8"),
+        (
+            "bad UTF-8",
+            "a.csv",
+            [head.as_bytes(), new.as_bytes(), b"new2,c1,r1,ipmi,10.9.9.8,M\xfcller\n"].concat(),
+            3,
+            "a.csv:3: new2: username: is not UTF-8",
+        ),
         ("UTF-16", "b.csv", b"\xff\xfei\0d\0".to_vec(), 2, "UTF-16; save the file as UTF-8"),
         ("a column is missing", "c.csv", b"id,cluster,driver\nnew1,c1,ipmi\n".to_vec(), 2, "line 1: the column rack is missing"),
         ("an unknown column", "d.csv", b"id,cluster,rack,drvier\n".to_vec(), 2, "line 1: cell 4 is not the name of a column"),
         ("a host twice", "e.csv", row("new1,c1,r1,ipmi,10.9.9.8,admin\n"), 3, "e.csv:3: new1: id: host new1 is in line 2 already"),
-        ("an unknown driver", "f.csv", row("new2,c1,r1,telnet,10.9.9.8,admin\n"), 3, "f.csv:3: new2: bmc.driver: \"telnet\" is not a driver"),
+        (
+            "an unknown driver",
+            "f.csv",
+            row("new2,c1,r1,telnet,10.9.9.8,admin\n"),
+            3,
+            "f.csv:3: new2: bmc.driver: \"telnet\" is not a driver",
+        ),
         ("no such cluster", "g.csv", row("new2,c9,r1,ipmi,10.9.9.8,admin\n"), 3, "g.csv:3: new2: no cluster \"c9\""),
         ("a bad address", "h.csv", row("new2,c1,r1,ipmi,http://x,admin\n"), 3, "h.csv:3: new2: bmc.address: is not an IP address"),
-        ("a comma too many", "i.csv", row("new2,c1,r1,ipmi,10.9.9.8,a,b\n"), 3, "i.csv:3: row: has 7 cells where the first line has 6"),
+        (
+            "a comma too many",
+            "i.csv",
+            row("new2,c1,r1,ipmi,10.9.9.8,a,b\n"),
+            3,
+            "i.csv:3: new2: row: has 7 cells where the first line has 6",
+        ),
         ("an open quote", "j.csv", row("new2,c1,r1,ipmi,10.9.9.8,\"admin\n"), 3, "j.csv:3: new2: bmc.username: "),
-        ("not JSON", "k.ndjson", b"{\"id\":\"new1\",\"cluster\":\"c1\",\"rack\":\"r1\"}\n{\"id\":\n".to_vec(), 3, "k.ndjson:2: the body is not valid JSON"),
-        ("an unknown field", "l.json", b"[{\"id\":\"new1\",\"cluster\":\"c1\",\"rack\":\"r1\",\"colour\":1}]".to_vec(), 3, "l.json:1: new1: unknown field `colour`"),
-        ("an array that ends early", "m.json", b"[{\"id\":\"new1\",\"cluster\":\"c1\",\"rack\":\"r1\"}".to_vec(), 2, "line 1: expected `,` or `]`"),
+        (
+            "not JSON",
+            "k.ndjson",
+            b"{\"id\":\"new1\",\"cluster\":\"c1\",\"rack\":\"r1\"}\n{\"id\":\n".to_vec(),
+            3,
+            "k.ndjson:2: the body is not valid JSON",
+        ),
+        (
+            "an unknown field",
+            "l.json",
+            b"[{\"id\":\"new1\",\"cluster\":\"c1\",\"rack\":\"r1\",\"colour\":1}]".to_vec(),
+            3,
+            "l.json:1: new1: unknown field `colour`",
+        ),
+        (
+            "an array that ends early",
+            "m.json",
+            b"[{\"id\":\"new1\",\"cluster\":\"c1\",\"rack\":\"r1\"}".to_vec(),
+            2,
+            "line 1: expected `,` or `]`",
+        ),
         ("nothing", "n.csv", Vec::new(), 2, "holds no host"),
         ("100 MB", "o.csv", vec![b'x'; 100 << 20], 2, "o.csv is larger than 8388608 bytes: split it up"),
     ] {
@@ -203,7 +241,7 @@ fn exported_wiped_and_imported_it_is_the_same_fleet() {
         assert_eq!((back.code, back.err.as_str()), (0, "5 created, 0 changed, 0 unchanged, 0 refused\n"));
         assert_eq!(stage.export(format), file, "the same but for what was sealed");
         let host = stage.site.host("n-0001").unwrap();
-        assert_eq!((&host["refusal"], &host["oobm_enabled"]), (&json!("password-needed"), &json!(true)), "{host}");
+        assert_eq!((&host["bmc"]["password_set"], &host["oobm_enabled"]), (&json!(false), &json!(true)), "{host}");
         // With the passwords, which are written nowhere, it is the whole fleet again.
         let filled = with_passwords(&file, format);
         assert_eq!(stage.import(&format!("filled.{format}"), filled, &[]).code, 0);

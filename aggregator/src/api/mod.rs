@@ -35,6 +35,8 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use picket_common::api::{BootdevRequest, IdentifyRequest, TestRequest};
+use picket_common::id::{ClusterId, HostId, ZoneId};
 use picket_common::seal::SealingKey;
 use tracing::Instrument;
 
@@ -159,16 +161,16 @@ fn inventory_routes() -> Router<Api> {
 fn power_routes() -> Router<Api> {
     use {operations as o, power as p};
     Router::new()
-        .route("/v1/hosts/{host}/oobm/enable", post(p::enable_host))
-        .route("/v1/hosts/{host}/oobm/disable", post(p::disable_host))
-        .route("/v1/clusters/{cluster}/oobm/enable", post(p::enable_cluster))
-        .route("/v1/clusters/{cluster}/oobm/disable", post(p::disable_cluster))
-        .route("/v1/zones/{zone}/oobm/enable", post(p::enable_zone))
-        .route("/v1/zones/{zone}/oobm/disable", post(p::disable_zone))
+        .route("/v1/hosts/{host}/oobm/enable", post(p::turn::<HostId, true>))
+        .route("/v1/hosts/{host}/oobm/disable", post(p::turn::<HostId, false>))
+        .route("/v1/clusters/{cluster}/oobm/enable", post(p::turn::<ClusterId, true>))
+        .route("/v1/clusters/{cluster}/oobm/disable", post(p::turn::<ClusterId, false>))
+        .route("/v1/zones/{zone}/oobm/enable", post(p::turn::<ZoneId, true>))
+        .route("/v1/zones/{zone}/oobm/disable", post(p::turn::<ZoneId, false>))
         .route("/v1/hosts/{host}/power", post(p::power))
-        .route("/v1/hosts/{host}/identify", post(p::identify))
-        .route("/v1/hosts/{host}/bootdev", post(p::bootdev))
-        .route("/v1/hosts/{host}/bmc/test", post(p::test))
+        .route("/v1/hosts/{host}/identify", post(p::ordered::<IdentifyRequest>))
+        .route("/v1/hosts/{host}/bootdev", post(p::ordered::<BootdevRequest>))
+        .route("/v1/hosts/{host}/bmc/test", post(p::ordered::<TestRequest>))
         .route("/v1/hosts/{host}/bmc/change-password", post(p::change_password))
         .route("/v1/hosts/{host}/bmc/resolve-password", post(p::resolve_password))
         .route("/v1/operations", get(o::operations).post(o::operate))

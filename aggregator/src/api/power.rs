@@ -1,5 +1,7 @@
 //! Gates of enablement, and operations of one host: power, identify LED, boot device, test, password.
 
+use std::fmt::Display;
+use std::str::FromStr;
 use std::time::Duration;
 
 use axum::Json as Shown;
@@ -10,7 +12,8 @@ use picket_common::api::{
     BootdevRequest, ChangePasswordRequest, Enablement, IdentifyRequest, PowerRequest, ResolvePasswordRequest, TestRequest,
 };
 use picket_common::command::{self, MAX_IDENTIFY_SECONDS, Persistence};
-use picket_common::id::{ClusterId, HostId, OperationId, ZoneId};
+use picket_common::id::{HostId, OperationId};
+use serde::de::DeserializeOwned;
 
 use super::extract::{Id, Json};
 use super::inventory::host_of;
@@ -23,56 +26,62 @@ use crate::fleet::{Answer, Request};
 
 type Answered<T> = Result<Shown<T>, ApiError>;
 
-async fn set_gate(api: &Api, who: &Caller, gate: Gate, open: bool) -> Answered<Enablement> {
+/// `POST …/oobm/{enable,disable}` of a zone, a cluster or a host.
+pub(super) async fn turn<T, const OPEN: bool>(State(api): State<Api>, Who(who): Who, Id(id): Id<T>) -> Answered<Enablement>
+where
+    T: FromStr + Into<Gate>,
+    T::Err: Display,
+{
+    let gate = id.into();
     let (scope, id) = match &gate {
         Gate::Zone(id) => ("zone", id.to_string()),
         Gate::Cluster(id) => ("cluster", id.to_string()),
         Gate::Host(id) => ("host", id.to_string()),
     };
-    api.change(who, Request::SetOobm(gate, open)).await?;
-    Ok(Shown(Enablement { scope: scope.to_owned(), id, oobm_enabled: open }))
+    api.change(&who, Request::SetOobm(gate, OPEN)).await?;
+    Ok(Shown(Enablement { scope: scope.to_owned(), id, oobm_enabled: OPEN }))
 }
 
-pub(super) async fn enable_host(State(api): State<Api>, Who(who): Who, Id(id): Id<HostId>) -> Answered<Enablement> {
-    set_gate(&api, &who, Gate::Host(id), true).await
-}
-
-pub(super) async fn disable_host(State(api): State<Api>, Who(who): Who, Id(id): Id<HostId>) -> Answered<Enablement> {
-    set_gate(&api, &who, Gate::Host(id), false).await
-}
-
-pub(super) async fn enable_cluster(State(api): State<Api>, Who(who): Who, Id(id): Id<ClusterId>) -> Answered<Enablement> {
-    set_gate(&api, &who, Gate::Cluster(id), true).await
-}
-
-pub(super) async fn disable_cluster(State(api): State<Api>, Who(who): Who, Id(id): Id<ClusterId>) -> Answered<Enablement> {
-    set_gate(&api, &who, Gate::Cluster(id), false).await
-}
-
-pub(super) async fn enable_zone(State(api): State<Api>, Who(who): Who, Id(id): Id<ZoneId>) -> Answered<Enablement> {
-    set_gate(&api, &who, Gate::Zone(id), true).await
-}
-
-pub(super) async fn disable_zone(State(api): State<Api>, Who(who): Who, Id(id): Id<ZoneId>) -> Answered<Enablement> {
-    set_gate(&api, &who, Gate::Zone(id), false).await
-}
-
-/// An operation of one host, whatever it is.
-struct Asked {
-    host: HostId,
+/// What is asked of one host, whatever it is.
+pub(super) struct Asked {
     operation: command::Action,
     timeout: Option<u64>,
     reason: Option<String>,
     on_if_off: bool,
 }
 
-impl Asked {
-    fn new(host: HostId, operation: command::Action, timeout: Option<u64>, reason: Option<String>) -> Self {
-        Self { host, operation, timeout, reason, on_if_off: false }
-    }
+/// A body that asks for an operation.
+pub(super) trait Order: DeserializeOwned {
+    /// Which.
+    fn asked(self) -> Result<Asked, ApiError>;
+}
 
-    fn request(self) -> Result<(OperationId, Request), ApiError> {
-        let Self { host, operation, timeout, reason, on_if_off } = self;
+impl Order for IdentifyRequest {
+    fn asked(self) -> Result<Asked, ApiError> {
+        let Self { seconds, timeout, reason } = self;
+        let operation = command::Action::Identify { seconds: identify_seconds(seconds)? };
+        Ok(Asked { operation, timeout, reason, on_if_off: false })
+    }
+}
+
+impl Order for BootdevRequest {
+    fn asked(self) -> Result<Asked, ApiError> {
+        let Self { device, persistence, timeout, reason } = self;
+        let operation = command::Action::Bootdev { device, persistence: persistence.unwrap_or(Persistence::Once) };
+        Ok(Asked { operation, timeout, reason, on_if_off: false })
+    }
+}
+
+impl Order for TestRequest {
+    fn asked(self) -> Result<Asked, ApiError> {
+        let Self { timeout, reason } = self;
+        Ok(Asked { operation: command::Action::Test, timeout, reason, on_if_off: false })
+    }
+}
+
+impl Asked {
+    fn request(self, host: HostId) -> Result<(OperationId, Request), ApiError> {
+        let Self { operation, timeout, reason, on_if_off } = self;
         check_timeout(timeout)?;
         check_reason(reason.as_deref())?;
         let id = OperationId(uuid_now());
@@ -80,8 +89,19 @@ impl Asked {
     }
 }
 
-async fn order(api: &Api, who: &Caller, headers: &HeaderMap, asked: Asked) -> Result<Response, ApiError> {
-    let (id, request) = asked.request()?;
+/// `POST /v1/hosts/{h}/identify` and the like.
+pub(super) async fn ordered<T: Order>(
+    State(api): State<Api>,
+    Who(who): Who,
+    Id(host): Id<HostId>,
+    headers: HeaderMap,
+    Json(body): Json<T>,
+) -> Result<Response, ApiError> {
+    order(&api, &who, &headers, host, body.asked()?).await
+}
+
+async fn order(api: &Api, who: &Caller, headers: &HeaderMap, host: HostId, asked: Asked) -> Result<Response, ApiError> {
+    let (id, request) = asked.request(host)?;
     let answer = api.change(who, request).await?;
     Ok(accepted(api, who, Accepted { id: operation_of(&answer, id), headers, generated: None }).await)
 }
@@ -102,11 +122,11 @@ pub(super) async fn power(
     Json(body): Json<PowerRequest>,
 ) -> Result<Response, ApiError> {
     let PowerRequest { operation, timeout, reason, dry_run, on_if_off } = body;
-    let asked = Asked { on_if_off, ..Asked::new(host.clone(), operation.into(), timeout, reason) };
+    let asked = Asked { operation: operation.into(), timeout, reason, on_if_off };
     if !dry_run {
-        return order(&api, &who, &headers, asked).await;
+        return order(&api, &who, &headers, host, asked).await;
     }
-    let (_, request) = asked.request()?;
+    let (_, request) = asked.request(host.clone())?;
     api.rehearse(&who, &request)?;
     let view = api.view(&who);
     let row = view.hosts.get(&host).ok_or_else(|| not_found("host", &host))?;
@@ -122,39 +142,6 @@ pub(super) fn identify_seconds(seconds: Option<u16>) -> Result<u16, ApiError> {
         seconds @ 0..=MAX_IDENTIFY_SECONDS => Ok(seconds),
         _ => Err(ApiError::invalid("seconds", format!("use 0 to {MAX_IDENTIFY_SECONDS}"))),
     }
-}
-
-pub(super) async fn identify(
-    State(api): State<Api>,
-    Who(who): Who,
-    Id(host): Id<HostId>,
-    headers: HeaderMap,
-    Json(body): Json<IdentifyRequest>,
-) -> Result<Response, ApiError> {
-    let operation = command::Action::Identify { seconds: identify_seconds(body.seconds)? };
-    order(&api, &who, &headers, Asked::new(host, operation, body.timeout, body.reason)).await
-}
-
-pub(super) async fn bootdev(
-    State(api): State<Api>,
-    Who(who): Who,
-    Id(host): Id<HostId>,
-    headers: HeaderMap,
-    Json(body): Json<BootdevRequest>,
-) -> Result<Response, ApiError> {
-    let BootdevRequest { device, persistence, timeout, reason } = body;
-    let operation = command::Action::Bootdev { device, persistence: persistence.unwrap_or(Persistence::Once) };
-    order(&api, &who, &headers, Asked::new(host, operation, timeout, reason)).await
-}
-
-pub(super) async fn test(
-    State(api): State<Api>,
-    Who(who): Who,
-    Id(host): Id<HostId>,
-    headers: HeaderMap,
-    Json(body): Json<TestRequest>,
-) -> Result<Response, ApiError> {
-    order(&api, &who, &headers, Asked::new(host, command::Action::Test, body.timeout, body.reason)).await
 }
 
 pub(super) async fn change_password(

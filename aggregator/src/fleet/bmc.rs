@@ -256,8 +256,7 @@ mod tests {
 
     #[test]
     fn addresses() {
-        for good in
-            ["10.0.0.1", "::1", "[fe80::1]", "bmc", "r07n01-bmc.example.com", "3com.example", "a1", "ipmi_node-01", "_a.b_"]
+        for good in ["10.0.0.1", "::1", "[fe80::1]", "bmc", "r07n01-bmc.example.com", "3com.example", "a1", "ipmi_node-01", "_a.b_"]
         {
             assert!(merge(None, change("ipmi", good), true, ALONE).is_ok(), "{good}");
         }

@@ -101,13 +101,7 @@ pub(super) fn audit(
 ) -> Vec<Record> {
     let line = |((resource, summary), done): ((String, Option<String>), &Result<Put, Rejection>)| {
         let put = done.as_ref().is_ok_and(|put| *put != Put::Unchanged);
-        let line = || AuditEntry {
-            at: now.wall,
-            resource: Some(resource),
-            summary,
-            result: AuditResult::Granted,
-            ..entry.clone()
-        };
+        let line = || AuditEntry { at: now.wall, resource: Some(resource), summary, result: AuditResult::Granted, ..entry.clone() };
         put.then(line).map(|line| Record::Audit(Box::new(line)))
     };
     about.into_iter().zip(done).filter_map(line).collect()

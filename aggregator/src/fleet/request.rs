@@ -163,6 +163,24 @@ pub enum Gate {
     Host(HostId),
 }
 
+impl From<ZoneId> for Gate {
+    fn from(id: ZoneId) -> Self {
+        Self::Zone(id)
+    }
+}
+
+impl From<ClusterId> for Gate {
+    fn from(id: ClusterId) -> Self {
+        Self::Cluster(id)
+    }
+}
+
+impl From<HostId> for Gate {
+    fn from(id: HostId) -> Self {
+        Self::Host(id)
+    }
+}
+
 /// An operation of many hosts.
 #[derive(Debug, Clone)]
 pub struct Bulk {

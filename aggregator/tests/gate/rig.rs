@@ -28,6 +28,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::eventually::eventually;
+
 /// A SUBACK's code for a filter that is not allowed.
 pub const DENIED: u8 = 0x80;
 /// Long enough that a loaded machine makes no failure.
@@ -153,12 +155,34 @@ impl Rig {
     }
 
     pub async fn until(&mut self, condition: impl Fn(&Self) -> bool) {
-        let wait = async {
-            while !condition(self) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+        eventually("the condition", async || condition(self).then_some(())).await;
+    }
+
+    /// Opens connections and throws at them what is made of `templates` with bytes changed at random; most begin as `opening` says,
+    /// to the client of its name. Ends when all of them are gone, but for the one that looks on.
+    pub async fn besieged(&mut self, seed: u64, packets: usize, templates: &[Vec<u8>], opening: impl Fn(&'static str) -> Vec<u8>) {
+        let mut random = Random(seed);
+        let (agent_tls, consumer_tls) = (self.agent_tls("r07"), self.consumer_tls("fuzz"));
+        let mut sent = 0;
+        while sent < packets {
+            let is_agent = random.byte().is_multiple_of(2);
+            let mut raw = self.tls(if is_agent { &agent_tls } else { &consumer_tls }).await.unwrap();
+            if !random.byte().is_multiple_of(4) {
+                raw.try_send(&opening(if is_agent { "r07" } else { "f" })).await;
             }
-        };
-        timeout(PATIENCE, wait).await.expect("the condition holds in the end");
+            for _ in 0..40 {
+                let mut bytes = templates[usize::from(random.byte()) % templates.len()].clone();
+                for _ in 0..random.byte() % 4 {
+                    let at = usize::from(random.byte()) % bytes.len();
+                    bytes[at] = random.byte();
+                }
+                raw.try_send(&bytes).await;
+                sent += 1;
+            }
+            while self.try_inbound().is_some() {}
+        }
+        self.until(|rig| rig.handle.sessions() == 1).await;
+        while self.try_inbound().is_some() {}
     }
 
     /// `count` hosts at sequence 0.

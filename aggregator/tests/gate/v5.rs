@@ -615,7 +615,6 @@ async fn thousands_of_hostile_packets_of_5_leave_the_gate_serving() {
     rig.fill(100);
     let mut witness = Five::enter(&rig, &rig.consumer_tls("witness"), Opening::of("w")).await;
     witness.subscribe(vec![filter("picket/v1/event/#")]).await;
-    let mut random = rig::Random(43);
     let written = |packet: &Packet| {
         let mut out = BytesMut::new();
         packet.write(&mut out, None).unwrap();
@@ -641,26 +640,7 @@ async fn thousands_of_hostile_packets_of_5_leave_the_gate_serving() {
         b"\xe0\x02\x04\x00".to_vec(),
         b"\xf0\x02\x18\x00".to_vec(),
     ];
-    let (agent_tls, consumer_tls) = (rig.agent_tls("r07"), rig.consumer_tls("fuzz"));
-    let mut packets = 0;
-    while packets < 4_000 {
-        let is_agent = random.byte().is_multiple_of(2);
-        let mut raw = rig.tls(if is_agent { &agent_tls } else { &consumer_tls }).await.unwrap();
-        if !random.byte().is_multiple_of(4) {
-            raw.try_send(&written(&Opening::of(if is_agent { "r07" } else { "f" }).packet())).await;
-        }
-        for _ in 0..40 {
-            let mut bytes = templates[usize::from(random.byte()) % templates.len()].clone();
-            for _ in 0..random.byte() % 4 {
-                let at = usize::from(random.byte()) % bytes.len();
-                bytes[at] = random.byte();
-            }
-            raw.try_send(&bytes).await;
-            packets += 1;
-        }
-        while rig.try_inbound().is_some() {}
-    }
-    rig.until(|rig| rig.handle.sessions() == 1).await;
+    rig.besieged(43, 4_000, &templates, |name| written(&Opening::of(name).packet())).await;
     rig.say("picket/v1/event/z/c/h/k", "still here");
     assert_eq!(witness.message().await.payload, "still here");
 }

@@ -128,7 +128,8 @@ async fn the_form_of_hil_is_taken() {
 async fn what_is_no_file_of_hosts_says_what_to_do() {
     let rig = Rig::new().await;
     let csv = "text/csv";
-    let many: String = std::iter::once("id,cluster,rack\n".to_owned()).chain((0..20_001).map(|n| format!("a{n},c1,r1\n"))).collect();
+    let many: String =
+        std::iter::once("id,cluster,rack\n".to_owned()).chain((0..20_001).map(|n| format!("a{n},c1,r1\n"))).collect();
     for (media, text, status, code, detail) in [
         ("application/xml", b"x".to_vec(), 415, "unsupported-media-type", "form"),
         ("text/csv; charset=latin1", b"id\n".to_vec(), 415, "unsupported-media-type", "form"),

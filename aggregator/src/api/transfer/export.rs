@@ -48,7 +48,8 @@ pub(super) fn written(form: Form, hosts: &[HostRecord]) -> Vec<u8> {
 
 /// What is a host's own.
 pub(super) fn record(view: &View, row: &HostRow) -> HostRecord {
-    let HostRow { id, zone, cluster, rack, oobm, enablement: _, bmc, maintenance, poll_interval, action_timeout, labels } = row.clone();
+    let HostRow { id, zone, cluster, rack, oobm, enablement: _, bmc, maintenance, poll_interval, action_timeout, labels } =
+        row.clone();
     HostRecord {
         id,
         zone,

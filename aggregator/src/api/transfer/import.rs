@@ -40,12 +40,7 @@ struct Done {
     put: Result<Put, ApiError>,
 }
 
-pub async fn import(
-    State(api): State<Api>,
-    Who(who): Who,
-    params: Params,
-    request: HttpRequest,
-) -> Result<Response, ApiError> {
+pub async fn import(State(api): State<Api>, Who(who): Who, params: Params, request: HttpRequest) -> Result<Response, ApiError> {
     // A line says what is to be, whatever is.
     let who = Caller { precondition: Precondition::None, ..who };
     authorise(&api.context.view.load(), &who.principal, Action::At(Right::Configure, Target::Imported(&[])))?;
@@ -175,7 +170,13 @@ fn refusal(done: Vec<Done>, refused: usize) -> ApiError {
     let error = |done: Done| {
         let Done { line, id, put } = done;
         let error = put.err()?;
-        Some(LineError { line, id, code: error.code().to_owned(), detail: error.to_string(), hint: error.hint().map(str::to_owned) })
+        Some(LineError {
+            line,
+            id,
+            code: error.code().to_owned(),
+            detail: error.to_string(),
+            hint: error.hint().map(str::to_owned),
+        })
     };
     ApiError::Import { total, refused, errors: done.into_iter().filter_map(error).take(MAX_ERRORS).collect() }
 }

@@ -147,10 +147,9 @@ fn given(mut fields: Map<String, Value>, defaults: &Defaults, id: &mut Option<Ho
         Some(Value::Bool(open)) => Some(open),
         Some(_) => return Err(ApiError::invalid("oobm_enabled", "expected true or false")),
     };
-    for (name, default) in [
-        ("cluster", defaults.cluster.as_ref().map(ToString::to_string)),
-        ("rack", defaults.rack.as_ref().map(ToString::to_string)),
-    ] {
+    for (name, default) in
+        [("cluster", defaults.cluster.as_ref().map(ToString::to_string)), ("rack", defaults.rack.as_ref().map(ToString::to_string))]
+    {
         if let Some(default) = default {
             fields.entry(name).or_insert(Value::String(default));
         }

@@ -94,9 +94,14 @@ impl Header {
     }
 
     fn entry(&self, line: u64, record: &ByteRecord, defaults: &Defaults) -> Entry {
-        let mut id = None;
-        let host = self.cells(record).and_then(|cells| given(&cells, defaults, &mut id));
-        Entry { line, id, host }
+        let host = self.cells(record).and_then(|cells| given(&cells, defaults));
+        Entry { line, id: self.id(record), host }
+    }
+
+    /// Which host, whatever else is wrong with its line.
+    fn id(&self, record: &ByteRecord) -> Option<HostId> {
+        let cell = record.get(self.0.iter().position(|column| *column == "id")?)?;
+        std::str::from_utf8(cell).ok()?.trim().parse().ok()
     }
 
     /// The cells that hold something, by column.
@@ -161,8 +166,8 @@ impl Cells<'_> {
     }
 }
 
-fn given(cells: &Cells<'_>, defaults: &Defaults, id: &mut Option<HostId>) -> Result<Given, ApiError> {
-    *id = Some(host_id(cells.word("id").ok_or_else(|| ApiError::invalid("id", "is missing"))?)?);
+fn given(cells: &Cells<'_>, defaults: &Defaults) -> Result<Given, ApiError> {
+    host_id(cells.word("id").ok_or_else(|| ApiError::invalid("id", "is missing"))?)?;
     let options = cells.pairs("options")?;
     let bmc = BmcBody {
         driver: cells.word("driver").map(str::to_owned),
@@ -283,7 +288,13 @@ impl Pair {
             (None, key) if key.is_empty() => Ok(()),
             (None, _) => Err("has a word without `=`"),
             (Some(_), key) if key.is_empty() => Err("has a value without a key"),
-            (Some(value), key) => if map.insert(key, value).is_some() { Err("has a key twice") } else { Ok(()) },
+            (Some(value), key) => {
+                if map.insert(key, value).is_some() {
+                    Err("has a key twice")
+                } else {
+                    Ok(())
+                }
+            }
         }
     }
 }
@@ -294,7 +305,8 @@ mod tests {
 
     #[test]
     fn maps_stand_in_one_cell() {
-        let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<BTreeMap<_, _>>();
+        let map =
+            |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<BTreeMap<_, _>>();
         for (text, wanted) in [
             ("", Ok(map(&[]))),
             ("os=linux", Ok(map(&[("os", "linux")]))),

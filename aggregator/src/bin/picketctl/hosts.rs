@@ -353,7 +353,8 @@ fn given(settings: &HostSettings, prompted: Option<Password>) -> Result<Map<Stri
 
 /// The same for what a host has of its own or its cluster gives it.
 pub fn shared(settings: &SharedSettings, prompted: Option<Password>) -> Result<Value, Failure> {
-    let SharedSettings { driver, port, username, password_file, password_stdin, options: _, poll_interval, action_timeout } = settings;
+    let SharedSettings { driver, port, username, password_file, password_stdin, options: _, poll_interval, action_timeout } =
+        settings;
     let password = match password_file {
         Some(path) => Some(secret_input::from_file(path)?),
         None if *password_stdin => Some(secret_input::from_stdin()?),

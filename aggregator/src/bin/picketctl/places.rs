@@ -168,11 +168,7 @@ mod tests {
             options: vec![("a".into(), String::new()), ("c".into(), "3".into())],
             ..SharedSettings::default()
         };
-        let settings = ClusterSettings {
-            shared,
-            unset: vec![Unset::Port, Unset::PollInterval],
-            ..ClusterSettings::default()
-        };
+        let settings = ClusterSettings { shared, unset: vec![Unset::Port, Unset::PollInterval], ..ClusterSettings::default() };
         let wanted = json!({"bmc": {"username": "admin", "port": null, "options": {"b": "2", "c": "3"}}, "poll_interval": null});
         assert_eq!(body(&settings).unwrap(), wanted);
         assert!(body(&ClusterSettings::default()).is_err());

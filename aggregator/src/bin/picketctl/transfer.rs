@@ -119,7 +119,8 @@ fn done(out: &Output, args: &ImportArgs, answer: &str) -> Ended {
     let count = |result: ImportResult| lines.iter().filter(|line| line.result == result).count();
     let refused = count(ImportResult::Refused);
     let wanted = |line: &&str| !out.is_table() || line.contains("\"result\":\"refused\"");
-    let shown = answer.lines().filter(wanted).map(serde_json::from_str).collect::<Result<Vec<Value>, _>>().map_err(not_understood)?;
+    let shown =
+        answer.lines().filter(wanted).map(serde_json::from_str).collect::<Result<Vec<Value>, _>>().map_err(not_understood)?;
     if !shown.is_empty() {
         out.list(&shown, LINES, "id")?;
     }

@@ -30,24 +30,24 @@ pub struct Login {
 /// `context …`.
 #[derive(Debug, Subcommand)]
 pub enum ContextCommand {
-    /// All of them.
+    /// List stored logins.
     List,
-    /// Use one from now on.
+    /// Use this login from now on.
     Use { name: String },
-    /// One; without a name the one in use.
+    /// Show a login; without a name the one in use.
     Show { name: Option<String> },
-    /// Forget one, and its token.
+    /// Forget a login, and its token.
     Rm { name: String },
 }
 
 /// `agents …`.
 #[derive(Debug, Subcommand)]
 pub enum AgentCommand {
-    /// All of them.
+    /// List agents, and whether they are heard.
     List,
-    /// One.
+    /// Show an agent.
     Show { id: AgentId },
-    /// Make the line to paste on a rack controller.
+    /// Make the line that joins an agent: to paste on a rack controller.
     Token {
         /// The rack it will guard.
         #[arg(long)]
@@ -82,11 +82,11 @@ pub enum ConsumerCommand {
 /// `tokens …`.
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
-    /// All that one may see.
+    /// List the tokens that one may see.
     List,
-    /// One.
+    /// Show a token's name, role and scope.
     Show { id: String },
-    /// Make one; it is shown once, and kept nowhere.
+    /// Make a token; it is shown once, and kept nowhere.
     Add {
         /// Whose it is, for histories and the audit log.
         name: String,
@@ -109,6 +109,6 @@ pub enum TokenCommand {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
-    /// Revoke one.
+    /// Revoke a token.
     Rm { id: String },
 }

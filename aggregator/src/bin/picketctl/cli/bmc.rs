@@ -112,9 +112,9 @@ pub struct OrderArgs {
 /// `settings …`.
 #[derive(Debug, Subcommand)]
 pub enum SettingsCommand {
-    /// All that are in force, and who set them.
+    /// Show the settings in force, and who set them.
     Show,
-    /// Change some; they go before the aggregator's file.
+    /// Change settings; they go before the aggregator's file.
     Set {
         /// `sync_interval=30`; may be given again.
         #[arg(value_name = "NAME=VALUE", value_parser = pair, required_unless_present = "unset")]
@@ -128,9 +128,9 @@ pub enum SettingsCommand {
 /// `drivers …`.
 #[derive(Debug, Subcommand)]
 pub enum DriverCommand {
-    /// All of them.
+    /// List drivers.
     List,
-    /// The options of one.
+    /// Show a driver's options.
     Show { name: String },
 }
 

@@ -10,20 +10,20 @@ use super::pair;
 /// `zones …`.
 #[derive(Debug, Subcommand)]
 pub enum ZoneCommand {
-    /// Make one.
+    /// Make a zone.
     Add { id: ZoneId },
-    /// All of them.
+    /// List all zones.
     List,
-    /// One.
+    /// Show a zone.
     Show { id: ZoneId },
-    /// Remove an empty one.
+    /// Remove a zone that has neither clusters nor racks.
     Rm { id: ZoneId },
 }
 
 /// `clusters …`.
 #[derive(Debug, Subcommand)]
 pub enum ClusterCommand {
-    /// Make or change one.
+    /// Make a cluster, or change where it lies and its times.
     Add {
         id: ClusterId,
         /// The zone it lies in.
@@ -36,51 +36,51 @@ pub enum ClusterCommand {
         #[arg(long, value_name = "SECONDS")]
         action_timeout: Option<u64>,
     },
-    /// Change what is given.
+    /// Change what is given, also what its hosts inherit: driver, login, options.
     Set {
         id: ClusterId,
         /// Its settings.
         #[command(flatten)]
         settings: Box<ClusterSettings>,
     },
-    /// All of them.
+    /// List clusters.
     List {
         /// Only of this zone.
         #[arg(long)]
         zone: Option<ZoneId>,
     },
-    /// One.
+    /// Show a cluster, with what its hosts inherit.
     Show { id: ClusterId },
-    /// Remove an empty one.
+    /// Remove a cluster that has no hosts.
     Rm { id: ClusterId },
 }
 
 /// `racks …`.
 #[derive(Debug, Subcommand)]
 pub enum RackCommand {
-    /// Make or change one.
+    /// Make a rack, or change where it stands.
     Add {
         id: RackId,
         /// The zone it stands in.
         #[arg(long)]
         zone: ZoneId,
     },
-    /// All of them.
+    /// List racks and their agents.
     List {
         /// Only of this zone.
         #[arg(long)]
         zone: Option<ZoneId>,
     },
-    /// One.
+    /// Show a rack.
     Show { id: RackId },
-    /// Remove an empty one.
+    /// Remove a rack that has no hosts, and its agent with it.
     Rm { id: RackId },
 }
 
 /// `hosts …`.
 #[derive(Debug, Subcommand)]
 pub enum HostCommand {
-    /// Make one.
+    /// Make a host.
     Add {
         id: HostId,
         /// Its cluster.
@@ -93,7 +93,7 @@ pub enum HostCommand {
         #[command(flatten)]
         settings: Box<HostSettings>,
     },
-    /// All of them, or some.
+    /// List all hosts, or some.
     List {
         /// Only these: host sets.
         hosts: Vec<String>,
@@ -101,13 +101,13 @@ pub enum HostCommand {
         #[command(flatten)]
         filter: HostFilter,
     },
-    /// Some, in full.
+    /// Show hosts in full, with where each setting comes from.
     Show {
         /// Which: host sets; `-` reads them from stdin.
         #[arg(required = true)]
         hosts: Vec<String>,
     },
-    /// Change what is given, of one or many.
+    /// Change what is given, of one host or many.
     Set {
         /// Which: host sets; `-` reads them from stdin.
         #[arg(required = true)]
@@ -128,7 +128,7 @@ pub enum HostCommand {
         #[arg(short, long)]
         yes: bool,
     },
-    /// Remove some.
+    /// Remove hosts, and their history.
     Rm {
         /// Which: host sets; `-` reads them from stdin.
         #[arg(required = true)]

@@ -8,7 +8,7 @@ use picket_common::power::PowerOperation;
 /// `oobm …`.
 #[derive(Debug, Subcommand)]
 pub enum OobmCommand {
-    /// Allow out-of-band management.
+    /// Allow out-of-band management: polling begins where host, cluster and zone allow it.
     Enable(Gate),
     /// Forbid it: nothing is polled or switched any more.
     Disable(Gate),
@@ -127,17 +127,17 @@ pub struct Pm {
 /// `op …`.
 #[derive(Debug, Subcommand)]
 pub enum OpCommand {
-    /// The last ones, newest first.
+    /// List the last operations, newest first.
     List,
-    /// One.
+    /// Show an operation, host by host.
     Show { id: OperationId },
-    /// Wait until one is done.
+    /// Wait until an operation is done.
     Wait {
         id: OperationId,
         /// At most so many seconds.
         #[arg(long, value_name = "SECONDS")]
         timeout: Option<u64>,
     },
-    /// Take back what was not begun.
+    /// Cancel an operation, as far as it has not begun.
     Cancel { id: OperationId },
 }

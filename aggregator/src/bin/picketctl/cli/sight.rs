@@ -23,11 +23,11 @@ pub struct Alerts {
 /// See [`Alerts::command`].
 #[derive(Debug, Subcommand)]
 pub enum AlertCommand {
-    /// What is wrong now.
+    /// List what is wrong now.
     List(AlertFilter),
-    /// One.
+    /// Show an alert.
     Show { id: String },
-    /// Take note of some: they are not repeated any more.
+    /// Take note of alerts: they are not repeated any more.
     Ack {
         /// Which.
         #[arg(required = true)]
@@ -36,7 +36,7 @@ pub enum AlertCommand {
         #[arg(long)]
         comment: Option<String>,
     },
-    /// Say nothing more of some for a while.
+    /// Say nothing more of some alerts for a while.
     Silence {
         /// Which.
         #[arg(required = true)]
@@ -76,13 +76,13 @@ pub struct AlertFilter {
 /// `silences …`.
 #[derive(Debug, Subcommand)]
 pub enum SilenceCommand {
-    /// Those that hold or will.
+    /// List silences that hold or will.
     List {
         /// Those that are over too.
         #[arg(long)]
         all: bool,
     },
-    /// Make one.
+    /// Make a silence.
     Add {
         /// What it covers: `host=r07n*`, `kind=bmc-lost|agent-lost`, `cluster!=c1`; all must match.
         #[arg(required = true, value_name = "LABEL=VALUE")]
@@ -94,14 +94,14 @@ pub enum SilenceCommand {
         #[arg(long)]
         comment: Option<String>,
     },
-    /// End one now.
+    /// End a silence now.
     Rm { id: String },
 }
 
 /// `audit …`.
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
-    /// What was done and refused, oldest first.
+    /// List what was done and refused, oldest first.
     List {
         /// At most so many lines.
         #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
@@ -118,7 +118,7 @@ pub enum AuditCommand {
 /// `events …`.
 #[derive(Debug, Subcommand)]
 pub enum EventCommand {
-    /// Follow them, over broken connections too.
+    /// Follow events as they happen, over broken connections too.
     Tail {
         /// Only of this host.
         #[arg(long)]
