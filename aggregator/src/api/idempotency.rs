@@ -16,10 +16,11 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
+use picket_common::api::MAX_IMPORT;
 use sha2::{Digest as _, Sha256};
 use tracing::Instrument as _;
 
-use super::extract::{MAX_IMPORT, body};
+use super::extract::body;
 use super::operations::{Accepted, accepted};
 use super::problem::{ApiError, PROBLEM};
 use super::who::{Caller, caller};
