@@ -3,6 +3,7 @@
 //! Everything is spoken to as a user would: by `picketctl`, by its raw `api` command, or from outside by MQTT.
 
 mod agent;
+mod http;
 pub mod proxy;
 mod rogue;
 mod site;
@@ -17,8 +18,19 @@ use crate::bmcsim::{BmcHandle, Body, Config, Cut, Faults, Initial, Simulator, St
 use crate::ports;
 
 pub use agent::Agent;
+pub use http::{Event, EventStream, Http, Reply};
 pub use rogue::{Rogue, Speaker};
 pub use site::{Answer, Site};
+
+/// Settings of an agent with a program of the site's own, `ipmitool`, for driver `exec`: option `template = "by-hand"`.
+pub const BY_HAND: &str = r#"
+[exec.by-hand]
+program = "ipmitool"
+args = ["-v", "-I", "lanplus", "-C", "17", "-L", "OPERATOR", "-N", "1", "-R", "3", "-H", "{host}", "-p", "{port}", "-U", "{username}", "-f", "{password_file}", "power", "{action}"]
+actions = { status = "status", start = "on", stop = "off", reboot = "reset" }
+reading = { on_output = "Chassis Power is on", off_output = "Chassis Power is off" }
+auth = { pattern = "RAKP 2 HMAC is invalid" }
+"#;
 
 /// A program of this workspace, beside the running one. `cargo build --workspace --bins` makes them all.
 ///

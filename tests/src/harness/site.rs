@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use super::{Agent, program};
@@ -75,17 +76,31 @@ impl Site {
         let mqtt = SocketAddr::new(api.ip(), if api.port() == 8883 { 8884 } else { 8883 });
         let (api, mqtt) = (api.to_string(), mqtt.to_string());
         let folder = tempfile::tempdir()?;
-        let host = api.rsplit_once(':').context("no port")?.0;
-        let listeners = format!("listen = \"{api}\"\nmqtt_listen = \"{mqtt}\"\nadvertise = \"{host}\"\n");
-        let text = format!("site = \"test\"\nlog = \"info,picket_aggregator=debug\"\n{listeners}{settings}");
-        std::fs::write(folder.path().join("aggregator.toml"), text)?;
         let mut site = Self { folder, aggregator: None, api, mqtt };
+        site.write_settings(settings)?;
         let mut init = site.aggregator_command()?;
         init.arg("init").arg("--token-file").arg(site.token_file()).arg("--recovery-key-file").arg(site.path("recovery.key"));
         let output = run(&init, "")?;
         ensure!(output.status.success(), "init: {}", String::from_utf8_lossy(&output.stderr));
         site.start_aggregator()?;
         Ok(site)
+    }
+
+    fn write_settings(&self, settings: &str) -> Result<()> {
+        let Self { api, mqtt, .. } = self;
+        let host = api.rsplit_once(':').context("no port")?.0;
+        let listeners = format!("listen = \"{api}\"\nmqtt_listen = \"{mqtt}\"\nadvertise = \"{host}\"\n");
+        let text = format!("site = \"test\"\nlog = \"info,picket_aggregator=debug\"\n{listeners}{settings}");
+        Ok(std::fs::write(self.path("aggregator.toml"), text)?)
+    }
+
+    /// Puts other settings below the listeners' and has the running aggregator read them again (SIGHUP).
+    ///
+    /// # Errors
+    /// When there is no aggregator.
+    pub fn reload(&mut self, settings: &str) -> Result<()> {
+        self.write_settings(settings)?;
+        self.aggregator.as_mut().context("no aggregator")?.signal(Signal::HUP)
     }
 
     fn aggregator_command(&self) -> Result<Command> {
