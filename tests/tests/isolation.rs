@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use picket_tests::bmcsim::{BmcHandle, Simulator};
+use picket_tests::bmcsim::{BmcHandle, Profile, Simulator};
 use picket_tests::eventually::eventually;
-use picket_tests::harness::{Agent, Site, hosts, simulator, ways_to_hang};
+use picket_tests::harness::{Agent, BY_HAND, Site, hosts, simulator, ways_to_hang};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -155,4 +155,71 @@ fn until_heartbeats(site: &Site, times: usize) {
         })
         .unwrap();
     }
+}
+
+/// Counted by the BMCs, for every driver: polls, orders, tests and a killed agent bring no third wrong login, so that a BMC which
+/// locks an account at the third has none to lock.
+#[test]
+fn t12_no_driver_tries_a_third_wrong_login() {
+    let simulator = simulator("h", 3, 1).unwrap();
+    let bmcs = simulator.fleet().all();
+    for bmc in bmcs {
+        bmc.set_profile(Profile { lockout_after: 3, lockout_ms: 3_600_000, ..bmc.profile() });
+        assert!(bmc.set_password("admin", "somebody-changed-it"));
+    }
+    let site = Site::start().unwrap();
+    site.place("z1", "c1", "r1").unwrap();
+    let mut agent = site.join_with("r1", "r1", BY_HAND).unwrap();
+    let mut bodies = hosts(&simulator, "c1", "r1");
+    bodies[1]["bmc"]["driver"] = json!("ipmitool");
+    bodies[2]["bmc"]["driver"] = json!("exec");
+    bodies[2]["bmc"]["options"] = json!({ "template": "by-hand" });
+    site.import(&bodies).unwrap();
+    enable(&site, bmcs);
+    for bmc in bmcs {
+        site.until(bmc.name(), "management", "auth-blocked", PATIENCE).unwrap();
+    }
+    agent.kill();
+    agent.start().unwrap();
+    until_heartbeats(&site, 1);
+    for bmc in bmcs {
+        for words in [&["power", "off"][..], &["power", "status"], &["bmc", "test"]] {
+            let answer = site.ctl(&[words, &[bmc.name()]].concat()).unwrap();
+            assert_ne!(answer.code, 0, "{answer:?}");
+        }
+        assert_eq!(wrong_logins(bmc), 2, "{}", bmc.name());
+        assert!(bmc.truth().users.iter().all(|user| !user.locked), "{}", bmc.name());
+    }
+}
+
+/// Two refused logins in a row are what stops the next ones: one that works in between begins the count anew, as BMCs do it
+/// themselves.
+#[test]
+fn t12_a_login_that_works_begins_the_count_anew() {
+    let simulator = simulator("h", 0, 1).unwrap();
+    let bmc = &simulator.fleet().all()[0];
+    let (site, _agent) = stand(&[&simulator]);
+    enable(&site, [bmc]);
+    site.until(bmc.name(), "management", "reachable", PATIENCE).unwrap();
+    let refused_once = || {
+        let before = bmc.counters().logins_refused;
+        // Its sessions end with the password.
+        assert!(bmc.set_password("admin", "somebody-changed-it"));
+        eventually(PATIENCE, || {
+            ensure!(bmc.counters().logins_refused > before, "no login");
+            Ok(())
+        })
+        .unwrap();
+    };
+    for _ in 0..3 {
+        refused_once();
+        assert!(bmc.set_password("admin", "password"));
+        site.until(bmc.name(), "management", "degraded", PATIENCE).unwrap();
+        site.until(bmc.name(), "management", "reachable", PATIENCE).unwrap();
+    }
+    assert_eq!((bmc.counters().logins_refused, firing(&site, "bmc-auth-failed").unwrap().len()), (3, 0));
+    refused_once();
+    site.until(bmc.name(), "management", "auth-blocked", PATIENCE).unwrap();
+    until_heartbeats(&site, 1);
+    assert_eq!((bmc.counters().logins_refused, firing(&site, "bmc-auth-failed").unwrap().len()), (5, 1));
 }
