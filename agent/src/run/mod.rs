@@ -10,11 +10,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use picket_common::command::Outcome;
-use picket_common::facts::Facts;
 use picket_common::id::HostId;
 use picket_common::wire::assign::Assign;
 use picket_common::wire::down::Command;
-use picket_common::wire::report::Report;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
@@ -39,7 +37,7 @@ use crate::rack::{Decision, Event, Rack, Record, Restored, Settings};
 use crate::status::Status;
 use crate::uplink::{Gauge, Say, Uplink};
 use crate::work::Work;
-use crate::{tls, uplink};
+use crate::{log, tls, uplink};
 
 /// Most events decided on in one transaction.
 const MAX_EVENTS: usize = 1024;
@@ -285,7 +283,7 @@ impl Core {
             match self.journal.record(&decision.records) {
                 // Only after it is durable.
                 Ok(outbox) => {
-                    log_facts(&decision.records);
+                    log_reports(&decision.records);
                     self.act(decision, outbox, now.boottime);
                 }
                 Err(error) => self.break_down(&error, now.boottime),
@@ -410,19 +408,9 @@ const fn is_harmless(event: &Event) -> bool {
     )
 }
 
-/// How BMCs are talked to is in the log as well, for those who look at the rack only.
-fn log_facts(records: &[Record]) {
-    let facts = records.iter().filter_map(|record| match record {
-        Record::Report(report) => match report.as_ref() {
-            Report::Facts(facts) => Some(facts),
-            _ => None,
-        },
-        _ => None,
-    });
-    for report in facts {
-        let Facts { protocol, privilege, product, firmware, quirks, warnings, .. } = &report.facts;
-        tracing::info!(host = %report.host, revision = report.revision, ?protocol, ?privilege, ?product, ?firmware, ?quirks, ?warnings, "bmc learned");
-    }
+fn log_reports(records: &[Record]) {
+    let reports = records.iter().filter_map(|record| if let Record::Report(report) = record { Some(report) } else { None });
+    reports.for_each(|report| log::report(report));
 }
 
 /// While the journal cannot be written.
