@@ -183,7 +183,7 @@ fn t12_no_driver_tries_a_third_wrong_login() {
     agent.start().unwrap();
     until_heartbeats(&site, 1);
     for bmc in bmcs {
-        for words in [&["power", "off"][..], &["power", "status"], &["bmc", "test"]] {
+        for words in [&["power", "off", "--wait"][..], &["power", "status"], &["bmc", "test"]] {
             let answer = site.ctl(&[words, &[bmc.name()]].concat()).unwrap();
             assert_ne!(answer.code, 0, "{answer:?}");
         }

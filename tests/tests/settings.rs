@@ -240,7 +240,7 @@ fn forty_eight_hosts_inherit_what_they_do_not_say_themselves() {
     // Another driver: hosts that name none are talked to by it.
     heirs.defaults(&["--driver", "ipmitool"], "");
     heirs.assert_origins(&inherited("ipmitool", "second", 3600));
-    ok(site, &["bmc", "test", "n-0001,n-0043", "--yes"]);
+    ok(site, &["bmc", "test", "n-0001,n-0043"]);
     let protocol = |host: &str| site.host(host).unwrap()["facts"]["protocol"].as_str().unwrap().to_owned();
     assert!(protocol("n-0001").starts_with("ipmitool "), "{}", protocol("n-0001"));
     assert!(protocol("n-0043").starts_with("Redfish"), "{}", protocol("n-0043"));
