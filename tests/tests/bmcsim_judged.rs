@@ -6,11 +6,12 @@
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use picket_tests::bmcsim::{
     BmcHandle, Body, Config, Faults, GuidOrder, Led, Privilege, Profile, Refuse, Request, Simulator, Step, Unplug,
 };
+use picket_tests::eventually::eventually_soon;
 use serde_json::Value;
 
 /// A running simulator and the files the judges read passwords from.
@@ -60,13 +61,9 @@ fn words(line: &str) -> Vec<String> {
 }
 
 /// Waits for what takes a delay; fails after ten seconds.
-#[expect(clippy::disallowed_methods, reason = "a test waits on the wall")]
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(10);
-    while !holds() {
-        assert!(Instant::now() < end, "never: {what}");
-        std::thread::park_timeout(Duration::from_millis(2));
-    }
+    let tried = || if holds() { Ok(()) } else { Err(anyhow::anyhow!("not yet: {what}")) };
+    eventually_soon(Duration::from_secs(10), tried).unwrap();
 }
 
 impl Bench {

@@ -185,7 +185,11 @@ impl Journal {
             }
             let boot = tables.meta.get("boot")?.and_then(|bytes| uuid::Uuid::from_slice(bytes.value()).ok());
             let next = tables.meta.get("next")?.and_then(|bytes| number(bytes.value()));
-            found = (Incarnation(boot.unwrap_or(fresh)), next.unwrap_or(1));
+            // Without them sequences would begin anew, and the aggregator would take new reports for ones that it has.
+            let (Some(boot), Some(next)) = (boot, next) else {
+                return Err(redb::Error::Corrupted("the journal's incarnation or its next sequence is missing".into()));
+            };
+            found = (Incarnation(boot), next);
         }
         transaction.commit()?;
         Ok(found)

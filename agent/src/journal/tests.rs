@@ -67,6 +67,23 @@ fn a_report_that_does_not_decode_is_a_gap_and_shifts_no_other() {
 }
 
 #[test]
+fn a_journal_that_lost_its_place_is_refused() {
+    for name in ["boot", "next"] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.redb");
+        Journal::open(&path, uuid::Uuid::nil()).unwrap().record(&[report(1)]).unwrap();
+        {
+            let database = Database::open(&path).unwrap();
+            let transaction = database.begin_write().unwrap();
+            transaction.open_table(META).unwrap().remove(name).unwrap();
+            transaction.commit().unwrap();
+        }
+        let error = Journal::open(&path, uuid::Uuid::nil()).err().unwrap();
+        assert!(matches!(error, JournalError::Redb { what: "prepare", .. }), "{name}: {error}");
+    }
+}
+
+#[test]
 fn a_newer_schema_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("journal.redb");
@@ -115,6 +132,13 @@ fn a_file_of_schema_1_is_taken_over_and_a_copy_is_kept() {
         revision: 4,
     };
     let operation = schema_1::Operation { command: command.clone(), deadline_wall: Time(8), phase: Phase::Pausing };
+    // As the version before wrote them: what rows are made of today must not move them.
+    for (written, wanted) in [
+        (encode(&row).unwrap(), "0101680301020102040002011204"),
+        (encode(&operation).unwrap(), "011000000000000000000000000000000005016802011001100000000000000000000000000000000001031004"),
+    ] {
+        assert_eq!(hex::encode(written), wanted);
+    }
     {
         let database = Database::open(&path).unwrap();
         let transaction = database.begin_write().unwrap();
