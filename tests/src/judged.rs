@@ -25,7 +25,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 const TIMEOUT: &str = "60";
 
 /// How long Picket and an independent client must go on saying the same.
-const LASTING: Duration = Duration::from_secs(1);
+pub const LASTING: Duration = Duration::from_secs(1);
 
 /// A BMC under test, with a way to the truth about it that shares nothing with Picket.
 pub trait Bmc {

@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Result, ensure};
 use picket_tests::bmcsim::{BmcHandle, Faults, Privilege, Simulator};
-use picket_tests::eventually::eventually;
+use picket_tests::eventually::{all_the_while, eventually};
 use picket_tests::harness::{host_body, program, simulator};
-use picket_tests::judged::{Bmc, By, CHANGES, OPERATIONS, ORDERS, PATIENCE, Stand, Step, stand, stand_with};
+use picket_tests::judged::{Bmc, By, CHANGES, LASTING, OPERATIONS, ORDERS, PATIENCE, Stand, Step, stand, stand_with};
 use picket_tests::peers::ipmi_sim::IpmiSim;
 use picket_tests::peers::ipmitool::Ipmitool;
 use picket_tests::peers::power_api::{MACHINE, PowerApi};
@@ -143,6 +143,28 @@ fn ipmitool_sends_a_reset_once_even_if_nobody_answers() {
     let (_, row) = stand.power("h1", &["reset"]);
     assert_eq!(row["result"], "unknown", "{row}");
     assert_eq!((bmc.bmc.orders("reset"), bmc.bmc.truth().resets), (1, 1));
+}
+
+/// A user who is refused by silence is not tried for ever: two logins, then none.
+#[test]
+fn ipmitool_stops_where_logins_stay_unanswered() {
+    let simulator = simulator("bmc", 1, 0).unwrap();
+    let bmc = by_ipmitool(one(&simulator), json!({}));
+    let stand = stand(&[("h1", &bmc)]);
+    bmc.bmc.set_faults(serde_json::from_value::<Faults>(json!({ "hang_at": "rakp1" })).unwrap());
+    stand.site.until("h1", "management", "auth-blocked", PATIENCE).unwrap();
+    let shown = stand.site.host("h1").unwrap();
+    assert_eq!(shown["error"]["code"], "logins-paused", "{shown}");
+    let asked = || bmc.bmc.counters().datagrams;
+    let before = asked();
+    all_the_while(5 * LASTING, || {
+        ensure!(asked() == before, "asked again");
+        Ok(())
+    })
+    .unwrap();
+    bmc.bmc.clear_faults();
+    stand.set_password("h1", "password");
+    stand.site.until("h1", "management", "reachable", PATIENCE).unwrap();
 }
 
 /// Why its readings prove nothing: within a session, the program takes a plain-text answer that anybody may have sent.

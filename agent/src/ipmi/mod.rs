@@ -15,7 +15,7 @@ pub mod boot;
 pub mod command;
 pub mod crypto;
 pub mod failure;
-mod guard;
+pub mod guard;
 pub mod guid;
 pub mod inspect;
 mod job;

@@ -241,9 +241,14 @@ pub(super) fn of_command(unusable: &Unusable) -> Failure {
     Failure { maybe_sent: unusable.maybe_sent(), ..Failure::new(unusable.class(), unusable.code(), unusable.to_string()) }
 }
 
-fn of_protocol(failure: &ipmi::Failure) -> Failure {
+pub(super) fn of_protocol(failure: &ipmi::Failure) -> Failure {
     let known = Failure::new(failure.class(), failure.code(), failure.to_string());
     Failure { maybe_sent: failure.maybe_sent(), ..known }
+}
+
+/// Whether the BMC answered everything but the login itself.
+pub(super) fn is_refusal_by_silence(failure: &Failure) -> bool {
+    failure.code == "rakp1-silent"
 }
 
 /// Whether another suite may do what this one could not.

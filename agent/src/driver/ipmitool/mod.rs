@@ -27,6 +27,9 @@ use super::failure::Failure;
 use super::process::{Ended, PrivateFile, Runner};
 use super::program::{Call, Programs, Recipe, Turn};
 use crate::bmc::{Answer, Ask, Bmc};
+use crate::clock;
+use crate::ipmi;
+use crate::ipmi::guard::Guard;
 use crate::ipmi::suite::Suite;
 
 /// Port of RMCP.
@@ -58,6 +61,8 @@ pub struct Tool {
     version: Mutex<Option<String>>,
     /// The suite that worked last, by host; of a BMC that is known to take one, a refusal means that its sessions are used up.
     suites: Mutex<HashMap<HostId, (u64, Suite)>>,
+    /// Logins that stayed unanswered, by host.
+    guards: Mutex<HashMap<HostId, Guard>>,
 }
 
 impl Ipmitool {
@@ -71,7 +76,8 @@ impl Ipmitool {
         runner: Arc<Runner>,
         handle: Handle,
     ) -> Self {
-        let tool = Tool { path: config.path, local_host, version: Mutex::default(), suites: Mutex::default() };
+        let tool =
+            Tool { path: config.path, local_host, version: Mutex::default(), suites: Mutex::default(), guards: Mutex::default() };
         Self::with(tool, runner, allowed, completions, handle)
     }
 }
@@ -92,6 +98,7 @@ impl Recipe for Tool {
 
     async fn serve(&self, turn: &mut Turn<'_>) -> Result<Answer, Failure> {
         let settings = Settings::read(turn.bmc())?;
+        self.check_guard(&turn.bmc().host)?;
         let place = match settings.interface {
             Interface::Open => self.local(turn.bmc())?,
             Interface::Lan | Interface::Lanplus => Where::At(turn.address(&DESCRIPTOR, DEFAULT_PORT).await?),
@@ -114,11 +121,12 @@ impl Recipe for Tool {
                 break;
             }
         }
-        result
+        self.guarded(&turn.bmc().host, result)
     }
 
     fn forget(&self, host: &HostId) {
         self.suites().remove(host);
+        self.guards().remove(host);
     }
 }
 
@@ -159,6 +167,29 @@ impl Tool {
             carries_order: false,
             limit: None,
         }
+    }
+
+    /// No login is begun for now where two stayed unanswered.
+    fn check_guard(&self, host: &HostId) -> Result<(), Failure> {
+        let is_shut = self.guards().get(host).is_some_and(|guard| guard.is_shut(clock::boottime()));
+        if is_shut { Err(answer::of_protocol(&ipmi::Failure::LoginsPaused)) } else { Ok(()) }
+    }
+
+    /// Counts a login that stays unanswered as refused: the second one pauses them.
+    fn guarded(&self, host: &HostId, result: Result<Answer, Failure>) -> Result<Answer, Failure> {
+        match &result {
+            Ok(_) => drop(self.guards().remove(host)),
+            Err(failure) if answer::is_refusal_by_silence(failure) => {
+                self.guards().entry(host.clone()).or_default().refused(clock::boottime());
+                self.check_guard(host)?;
+            }
+            Err(_) => {}
+        }
+        result
+    }
+
+    fn guards(&self) -> MutexGuard<'_, HashMap<HostId, Guard>> {
+        self.guards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn suites(&self) -> MutexGuard<'_, HashMap<HostId, (u64, Suite)>> {
