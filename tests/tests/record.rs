@@ -270,8 +270,8 @@ fn events_are_taken_up_again_over_a_restart_and_kill_9_without_loss_or_repetitio
     listener.take_up_again(&stage.http);
     turned(&stage);
 
-    // Killed while the last changes are on their way, three times.
-    for _ in 0..3 {
+    // Killed while the last changes are on their way, twice.
+    for _ in 0..2 {
         for bmc in stage.bmcs() {
             bmc.toggle();
         }
@@ -345,7 +345,7 @@ fn one_key_is_one_operation_and_one_order_over_kill_9() {
     let mut stage = Stage::watched(1, 0);
     let (path, body) = (format!("/v1/hosts/{}/power", stage.bmc().name()), json!({ "operation": "reset", "timeout": 60 }));
     let mut made = BTreeSet::new();
-    let deaths = [Death::Answered, Death::Ordered, Death::Blind, Death::Blind, Death::Answered, Death::Blind];
+    let deaths = [Death::Answered, Death::Ordered, Death::Blind, Death::Blind];
     for (round, death) in deaths.into_iter().enumerate() {
         let key = format!("round {round}");
         let headers = [("idempotency-key", key.as_str()), ("prefer", "wait=30")];

@@ -87,17 +87,15 @@ fn while_read(bmc: &BmcHandle, times: u64) {
 #[test]
 fn t11_unplugged_every_driver_says_unknown_within_an_interval_and_a_timeout() {
     let stage = Stage::set();
-    for unplug in ["silent", "refused"] {
-        let faults = json!({ "unplug": unplug });
-        stage.set_faults(&faults, &faults);
-        stage.until("unknown", Duration::from_millis(1_200 + 10_000 + 5_000));
-        for driver in DRIVERS {
-            let shown = stage.stand.site.host(driver).unwrap();
-            assert!(shown["error"]["driver"] == driver && shown["management"] != "reachable", "{unplug}: {shown}");
-        }
-        stage.set_faults(&json!({}), &json!({}));
-        stage.until("on", PATIENCE);
+    let faults = json!({ "unplug": "silent" });
+    stage.set_faults(&faults, &faults);
+    stage.until("unknown", Duration::from_millis(1_200 + 10_000 + 5_000));
+    for driver in DRIVERS {
+        let shown = stage.stand.site.host(driver).unwrap();
+        assert!(shown["error"]["driver"] == driver && shown["management"] != "reachable", "{shown}");
     }
+    stage.set_faults(&json!({}), &json!({}));
+    stage.until("on", PATIENCE);
 }
 
 /// An off that reaches the agent after its deadline, when the host is well again, is not done.
