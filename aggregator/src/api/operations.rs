@@ -175,7 +175,7 @@ pub(super) fn would(view: &View, host: &HostRow, action: Action, on_if_off: bool
     }
     DryRun {
         host: host.id.clone(),
-        action: action,
+        action,
         power,
         maintenance: host.maintenance,
         refusal: refusal.map(|refusal| refusal.code().to_owned()),

@@ -178,7 +178,7 @@ impl Precondition {
 mod tests {
     use picket_common::api::{RackBody, ZoneBody};
 
-    use super::super::request::{Gate, HostChange};
+    use super::super::request::{Gate, HostChange, SilenceSpec, Until};
     use super::super::testing::*;
     use super::super::{Request, Terms};
     use super::*;
@@ -248,6 +248,22 @@ mod tests {
         let change = HostChange { maintenance: Some(true), ..HostChange::default() };
         world.ask(Request::PatchHost(id("h1"), change)).unwrap();
         assert_ne!(tag(&world), closed);
+    }
+
+    #[test]
+    fn a_silence_is_ended_by_who_has_seen_it() {
+        let mut world = World::running(1);
+        let until = Until::After(std::time::Duration::from_secs(60));
+        let spec = SilenceSpec::new("s1".into(), vec!["host=h1".parse().unwrap()], None, until, None);
+        world.ask(Request::AddSilence(spec)).unwrap();
+        let tag = |world: &World| ETag::silence(&world.fleet.view().silences["s1"]).as_str().to_owned();
+        let (before, end) = (tag(&world), |id: &str| Request::EndSilence(id.into()));
+        assert_eq!(code(&mut world, end("s9"), headers(None, None)), "not-found");
+        assert_eq!(code(&mut world, end("s1"), headers(None, None)), "required");
+        assert_eq!(code(&mut world, end("s1"), headers(Some("\"x\""), None)), "failed");
+        assert_eq!(code(&mut world, end("s1"), headers(Some(&before), None)), "ok");
+        assert_ne!(tag(&world), before, "it has ended: that is another one");
+        assert_eq!(code(&mut world, end("s1"), headers(Some(&before), None)), "failed");
     }
 
     #[test]

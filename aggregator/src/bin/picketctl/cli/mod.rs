@@ -48,29 +48,32 @@ groups @zone:z1 @cluster:c2 @rack:r07 @agent:a1 @state:off @label:key=value @all
 Exit codes: 0 all ok, 1 some failed, 2 usage, 3 none succeeded, 4 not allowed, 5 timed out or outcome unknown,
 6 refused by policy, 7 aggregator unreachable, 8 not found";
 
+/// Heading that keeps what every command takes apart from its own.
+const EVERYWHERE: &str = "Options of every command";
+
 /// Flags that every command takes.
 #[derive(Debug, Default, Args)]
 pub struct Global {
     /// The aggregator, instead of the stored context's.
-    #[arg(long, global = true, env = "PICKET_URL")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, env = "PICKET_URL")]
     pub url: Option<String>,
     /// File with the CA certificate (PEM) to trust.
-    #[arg(long, global = true, env = "PICKET_CA", value_name = "FILE")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, env = "PICKET_CA", value_name = "FILE")]
     pub ca: Option<PathBuf>,
     /// File with the token, one line.
-    #[arg(long, global = true, env = "PICKET_TOKEN_FILE", value_name = "FILE")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, env = "PICKET_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// Which stored login.
-    #[arg(long, global = true, env = "PICKET_CONTEXT", value_name = "NAME")]
+    #[arg(long, global = true, help_heading = EVERYWHERE, env = "PICKET_CONTEXT", value_name = "NAME")]
     pub context: Option<String>,
     /// How results are shown.
-    #[arg(short, long, global = true, value_enum, default_value_t)]
+    #[arg(short, long, global = true, help_heading = EVERYWHERE, value_enum, default_value_t)]
     pub output: Format,
     /// Only these columns, in this order: `host,power`. For table, wide and csv.
-    #[arg(long, global = true, value_name = "NAMES", value_delimiter = ',')]
+    #[arg(long, global = true, help_heading = EVERYWHERE, value_name = "NAMES", value_delimiter = ',')]
     pub columns: Vec<String>,
     /// Tables and CSV without their first line.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub no_header: bool,
 }
 
