@@ -1,7 +1,7 @@
 //! What happened is on record: the audit log of real requests and of a hand in the file, events over restarts and kill -9, one
 //! operation for one key, and what each role and scope may do and see. Over real HTTP, by a client that is not `picketctl`.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 use std::thread;
