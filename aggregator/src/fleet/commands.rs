@@ -596,7 +596,14 @@ mod tests {
         let mut world = World::running(1);
         let order = |world: &mut World, n, reason: &str| {
             let (host, operation, reason) = (id("h1"), Action::Status, Some(reason.to_owned()));
-            world.ask(Request::Power { id: super::super::testing::operation(n), host, operation, timeout: None, reason, on_if_off: false })
+            world.ask(Request::Power {
+                id: super::super::testing::operation(n),
+                host,
+                operation,
+                timeout: None,
+                reason,
+                on_if_off: false,
+            })
         };
         order(&mut world, 1, &"電".repeat(500)).unwrap();
         assert!(matches!(order(&mut world, 2, &"x".repeat(501)), Err(Rejection::Invalid { field: "reason", .. })));
