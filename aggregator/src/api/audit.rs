@@ -131,7 +131,7 @@ impl Trail {
         }
         let entry = AuditEntry { status: Some(status.as_u16()), ..facts.entry.clone() };
         let Some(error) = error else { return Some(entry) };
-        let suppressed = throttle.admit(entry.token.as_deref())?;
+        let suppressed = throttle.admit(entry.token.as_deref(), clock::now().boottime)?;
         let result = if status.is_server_error() { AuditResult::Failed } else { AuditResult::Refused };
         let suppressed = Some(suppressed).filter(|count| *count > 0);
         Some(AuditEntry { result, code: Some(error.code().to_owned()), suppressed, ..entry })
@@ -163,11 +163,14 @@ pub async fn conclude(api: &Api, trail: &Trail, status: StatusCode, error: Optio
 const BURST: u32 = 100;
 const REFILL: Duration = Duration::from_secs(1);
 
+/// Tokens whose refusals are counted; above that those are forgotten that were not refused lately, for tokens come and go.
+const MAX_COUNTED: usize = 1_000;
+
 /// How many refusals are written down; those that are not are counted and told with the next one that is.
 #[derive(Debug, Default)]
 pub struct Throttle {
     strangers: Mutex<Level>,
-    /// By token; there are at most as many as the fleet has.
+    /// By token.
     known: Mutex<HashMap<String, Level>>,
 }
 
@@ -185,12 +188,14 @@ impl Default for Level {
 
 impl Throttle {
     /// Whether one more is written down, and how many were not before it.
-    fn admit(&self, token: Option<&str>) -> Option<u64> {
-        let now = clock::now().boottime;
+    fn admit(&self, token: Option<&str>, now: Duration) -> Option<u64> {
         match token {
             None => self.strangers.lock().unwrap_or_else(PoisonError::into_inner).admit(now),
             Some(token) => {
                 let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+                if known.len() >= MAX_COUNTED {
+                    known.retain(|_, level| !level.bucket.is_full(now));
+                }
                 known.entry(token.to_owned()).or_default().admit(now)
             }
         }
@@ -246,15 +251,23 @@ mod tests {
 
     #[test]
     fn refusals_in_a_loop_are_counted_and_fill_nothing() {
-        let throttle = Throttle::default();
-        let written = |token| (0..1000).filter(|_| throttle.admit(token).is_some()).count();
-        // A second may pass meanwhile.
-        assert!((100..=103).contains(&written(Some("a"))));
-        assert!((100..=103).contains(&written(Some("b"))), "one does not use up what another has");
-        assert!((100..=103).contains(&written(None)));
+        let (throttle, at) = (Throttle::default(), Duration::from_secs(9));
+        let written = |token| (0..1000).filter(|_| throttle.admit(token, at).is_some()).count();
+        assert_eq!(written(Some("a")), 100);
+        assert_eq!(written(Some("b")), 100, "one does not use up what another has");
+        assert_eq!(written(None), 100);
         let mut level = Level::default();
-        let at = Duration::from_secs(9);
         assert_eq!((0..105).filter_map(|_| level.admit(at)).sum::<u64>(), 0);
         assert_eq!(level.admit(at + REFILL), Some(5));
+    }
+
+    #[test]
+    fn tokens_that_are_gone_are_forgotten() {
+        let throttle = Throttle::default();
+        for second in 0..5_000 {
+            let token = second.to_string();
+            assert_eq!(throttle.admit(Some(&token), Duration::from_secs(second)), Some(0));
+        }
+        assert!(throttle.known.lock().unwrap().len() <= MAX_COUNTED);
     }
 }

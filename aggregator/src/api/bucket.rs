@@ -18,10 +18,21 @@ impl Bucket {
         Self { burst, refill, used: 0, since: Duration::ZERO }
     }
 
+    /// How many came back since some were taken last.
+    fn back(&self, boottime: Duration) -> u32 {
+        let back = boottime.saturating_sub(self.since).as_nanos() / self.refill.as_nanos().max(1);
+        u32::try_from(back).unwrap_or(u32::MAX)
+    }
+
+    /// Whether it is as if nothing had ever been taken.
+    #[must_use]
+    pub fn is_full(&self, boottime: Duration) -> bool {
+        self.back(boottime) >= self.used
+    }
+
     /// Whether one more may pass at `boottime`.
     pub fn take(&mut self, boottime: Duration) -> bool {
-        let back = boottime.saturating_sub(self.since).as_nanos() / self.refill.as_nanos().max(1);
-        let back = u32::try_from(back).unwrap_or(u32::MAX);
+        let back = self.back(boottime);
         if back > 0 {
             self.used = self.used.saturating_sub(back);
             self.since = boottime;

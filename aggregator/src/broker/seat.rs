@@ -5,17 +5,19 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use picket_common::id::{AgentId, ConsumerId};
-use picket_common::wire::assign::MAX_PARTS;
+use picket_common::wire::assign::{MAX_HOSTS, MAX_PARTS};
 use picket_common::wire::topic::{self, Channel};
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
 use super::Message;
 
-/// Messages waiting for one agent: all parts of the longest assignment there may be, which are told at once (one that did not
-/// fit would cut the agent whenever it came), and others beside it. A usual assignment has a few dozen parts, and room that
-/// is empty costs nothing.
-const AGENT_QUEUE_LEN: usize = MAX_PARTS as usize + 256;
+/// Messages waiting for one agent: all parts of the longest assignment there may be, and all commands that may be open for its
+/// hosts, which are told at once when it comes (one that did not fit would cut the agent whenever it came), and others beside them.
+/// Usually there are a few dozen, and room that is empty costs nothing.
+const AGENT_QUEUE_LEN: usize = MAX_PARTS as usize + OPEN_COMMANDS * MAX_HOSTS + 256;
+/// Operations of one host that may be open.
+const OPEN_COMMANDS: usize = 16;
 /// Messages waiting for one consumer: 10,000 hosts changing at once (a state and an event each) with room to spare. Payloads
 /// are shared by all queues, so a queue itself costs little.
 const CONSUMER_QUEUE_LEN: usize = 32_768;

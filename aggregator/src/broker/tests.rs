@@ -95,7 +95,7 @@ async fn agents_hear_only_what_they_subscribed_to_while_connected() {
 }
 
 #[tokio::test]
-async fn the_longest_assignment_fits_an_agents_queue() {
+async fn the_longest_assignment_and_an_operation_of_all_its_hosts_fit_an_agents_queue() {
     let (broker, _inbound) = broker();
     let agent: AgentId = "r07".parse().unwrap();
     let (seat, mut link) = broker.seat_agent(&agent);
@@ -103,7 +103,7 @@ async fn the_longest_assignment_fits_an_agents_queue() {
     let tell = |channel| broker.tell(&agent, channel, Bytes::from_static(b"x"));
     assert!((0..100).all(|_| tell(Channel::Cmd)));
     assert!((0..picket_common::wire::assign::MAX_PARTS).all(|_| tell(Channel::Assign)));
-    assert!((0..100).all(|_| tell(Channel::Cmd)));
+    assert!((0..picket_common::wire::assign::MAX_HOSTS).all(|_| tell(Channel::Cmd)));
     assert_eq!(*link.cut.borrow(), None);
     assert!(link.queue.recv().await.is_some());
 }

@@ -6,7 +6,7 @@ use picket_common::clock::Now;
 use picket_common::command::Refusal;
 use picket_common::id::{AgentId, HostId};
 use picket_common::wire::Generation;
-use picket_common::wire::assign::{Assign, BmcAssignment, Delta, HostAssignment, MAX_HOSTS_PER_PART, Part};
+use picket_common::wire::assign::{Assign, BmcAssignment, Delta, HostAssignment, MAX_HOSTS_PER_PART, MAX_OPTIONS, Part};
 use picket_common::wire::codec::MAX_FRAME_LEN;
 
 use super::draft::Touched;
@@ -15,9 +15,6 @@ use super::{Effect, Fleet, Told, effective, refusal};
 
 /// Room for hosts in one part: the frame without its header, key id, signature, and the part's own fields.
 const ROOM: usize = MAX_FRAME_LEN - 256;
-
-/// Most options the wire takes.
-const MAX_OPTIONS: usize = 32;
 
 /// A host as its agent needs to know it.
 pub(super) fn host_assignment(view: &View, host: &HostRow) -> HostAssignment {

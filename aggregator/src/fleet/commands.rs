@@ -25,7 +25,7 @@ use picket_common::wire::report::{OperationReport, Progress};
 use super::enablement::standing_refusal;
 use super::events::Kind;
 use super::request::{Answer, Bulk, Rejection};
-use super::settings::not_found;
+use super::settings::{check_seconds, not_found};
 use super::view::{HostRow, Operation, OperationRow, PartRow, RowKey};
 use super::{Fleet, Record, Timer, effective, json};
 
@@ -43,7 +43,8 @@ const KEEP: usize = 10_000;
 const KEEP_PARTS: usize = 200_000;
 /// How often what is too old is looked for.
 const PURGE_EVERY: Duration = Duration::from_secs(600);
-const MAX_REASON: usize = 1024;
+/// Longest reason, in characters.
+const MAX_REASON: usize = 500;
 /// Unknown hosts named in a refusal.
 const MAX_NAMED: usize = 10;
 const NO_RESULT: &str = "no result from the agent";
@@ -63,15 +64,10 @@ pub(super) struct Order {
 
 /// Whether an order is within bounds, whoever it is for.
 pub(super) fn check_order(order: &Order) -> Result<(), Rejection> {
-    if order.reason.as_ref().is_some_and(|reason| reason.len() > MAX_REASON) {
-        return Err(Rejection::Invalid { field: "reason", text: format!("at most {MAX_REASON} bytes") });
+    if order.reason.as_ref().is_some_and(|reason| reason.chars().count() > MAX_REASON) {
+        return Err(Rejection::Invalid { field: "reason", text: format!("at most {MAX_REASON} characters") });
     }
-    match order.timeout {
-        Some(seconds) if !(1..=3600).contains(&seconds) => {
-            Err(Rejection::Invalid { field: "timeout", text: format!("{seconds} is not within 1 to 3600 seconds") })
-        }
-        _ => Ok(()),
-    }
+    check_seconds("timeout", order.timeout)
 }
 
 /// Why an order for a host would be refused now: what stands in the way of any, then too many others.
@@ -593,6 +589,24 @@ mod tests {
         assert_eq!(busy, Some(Rejection::Refused(Refusal::Busy)));
         world.report("r1", vec![world.progress(3, "h1", Progress::Done(Outcome::Changed))]);
         world.order(17, "h1", Action::Status).unwrap();
+    }
+
+    #[test]
+    fn a_reason_is_as_long_in_any_script() {
+        let mut world = World::running(1);
+        let order = |world: &mut World, n, reason: &str| {
+            let (host, operation, reason) = (id("h1"), Action::Status, Some(reason.to_owned()));
+            world.ask(Request::Power {
+                id: super::super::testing::operation(n),
+                host,
+                operation,
+                timeout: None,
+                reason,
+                on_if_off: false,
+            })
+        };
+        order(&mut world, 1, &"電".repeat(500)).unwrap();
+        assert!(matches!(order(&mut world, 2, &"x".repeat(501)), Err(Rejection::Invalid { field: "reason", .. })));
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub const DEFAULT_SYNC_INTERVAL: u64 = 10;
 /// Time-out of operations when nobody sets it, in seconds.
 pub const DEFAULT_ACTION_TIMEOUT: u64 = 60;
 /// Driver without a BMC: it needs neither address nor login.
-const NULL: &str = "null";
+const NULL: &str = driver::NULL.name;
 
 /// A host's BMC settings in force.
 #[derive(Debug, Clone)]

@@ -11,6 +11,7 @@ use picket_common::power::{Cause, PowerState};
 
 use super::events::Kind;
 use super::request::{Answer, Gate, Rejection};
+use super::settings::not_found;
 use super::view::{HostRow, Row, View};
 use super::{Fleet, effective};
 
@@ -96,23 +97,22 @@ impl Fleet {
     }
 
     fn concerned(&self, gate: &Gate, open: bool) -> Result<imbl::OrdSet<HostId>, Rejection> {
-        let missing = |kind, id: &str| Rejection::NotFound { kind, id: id.into() };
         match gate {
             Gate::Zone(id) => {
                 if !self.view.zones.contains_key(id) {
-                    return Err(missing("zone", id.as_str()));
+                    return Err(not_found("zone", id));
                 }
                 let clusters = self.view.clusters.values().filter(|cluster| cluster.zone == *id);
                 Ok(imbl::OrdSet::unions(clusters.map(|cluster| self.view.hosts_of_cluster(&cluster.id))))
             }
             Gate::Cluster(id) => {
                 if !self.view.clusters.contains_key(id) {
-                    return Err(missing("cluster", id.as_str()));
+                    return Err(not_found("cluster", id));
                 }
                 Ok(self.view.hosts_of_cluster(id))
             }
             Gate::Host(id) => {
-                let host = self.view.hosts.get(id).ok_or_else(|| missing("host", id.as_str()))?;
+                let host = self.view.hosts.get(id).ok_or_else(|| not_found("host", id))?;
                 if open && host.bmc.is_none() {
                     return Err(Rejection::Refused(Refusal::HostNotConfigured));
                 }

@@ -9,7 +9,7 @@ use picket_common::seal::SealingKey;
 use picket_common::wire::Generation;
 
 use super::request::{Answer, Rejection};
-use super::settings::fresh;
+use super::settings::{fresh, not_found};
 use super::view::{AgentRow, JoinTokenRow, Row, RowKey};
 use super::{Fleet, Record};
 
@@ -29,7 +29,7 @@ pub(super) struct Joining {
 impl Fleet {
     pub(super) fn add_join_token(&mut self, row: JoinTokenRow, now: Now) -> Result<Answer, Rejection> {
         if !self.view.racks.contains_key(&row.rack) {
-            return Err(Rejection::NotFound { kind: "rack", id: row.rack.to_string() });
+            return Err(not_found("rack", &row.rack));
         }
         self.remove_tokens(|token| token.expires_at < now.wall);
         if self.view.join_tokens.len() >= MAX_JOIN_TOKENS {
@@ -57,7 +57,7 @@ impl Fleet {
     pub(super) fn join(&mut self, joining: Joining, now: Now) -> Result<Answer, Rejection> {
         let Joining { token_id, csr, certificate, public_key, sealing_key } = joining;
         let token = self.view.join_tokens.get(token_id.as_str()).cloned();
-        let token = token.ok_or(Rejection::NotFound { kind: "token", id: token_id })?;
+        let token = token.ok_or_else(|| not_found("token", token_id))?;
         if token.expires_at < now.wall {
             return Err(Rejection::TokenExpired(token.expires_at));
         }
@@ -68,7 +68,7 @@ impl Fleet {
             None => {}
         }
         if !self.view.racks.contains_key(&token.rack) {
-            return Err(Rejection::NotFound { kind: "rack", id: token.rack.to_string() });
+            return Err(not_found("rack", &token.rack));
         }
         self.keep_token(JoinTokenRow { used: Some((csr, certificate.clone())), ..(*token).clone() });
         self.leave_other_rack(&agent, &token.rack, now);

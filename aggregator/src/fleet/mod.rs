@@ -1,6 +1,5 @@
 //! FLEET: the pure core of the aggregator. Takes events, decides, and says what must be durable and what must follow.
 //! Holds memory only: no clock, no sockets, no files, no channels.
-
 //!
 //! ```text
 //!            ┌ agents ── reports ┐                      ┌ records  → store, one transaction

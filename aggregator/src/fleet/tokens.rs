@@ -7,6 +7,7 @@ use picket_common::api::{Role, Scope};
 use picket_common::clock::Now;
 
 use super::request::{Answer, Rejection};
+use super::settings::not_found;
 use super::view::{ApiTokenRow, Row, RowKey, token_id};
 use super::{Fleet, Record};
 
@@ -32,8 +33,7 @@ impl Fleet {
 
     /// Revokes a token; not the last one that may do everything, for then nobody could make another.
     pub(super) fn remove_api_token(&mut self, id: &str, now: Now) -> Result<Answer, Rejection> {
-        let missing = || Rejection::NotFound { kind: "token", id: id.to_owned() };
-        let row = self.view.api_token(id).cloned().ok_or_else(missing)?;
+        let row = self.view.api_token(id).cloned().ok_or_else(|| not_found("token", id))?;
         let another = self.view.api_tokens.values().any(|other| other.hash != row.hash && is_whole_admin(other, now.wall));
         if is_whole_admin(&row, now.wall) && !another {
             let by = "the site: it is the last one of an admin for everything; make another first".into();

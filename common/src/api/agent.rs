@@ -30,7 +30,7 @@ pub struct Agent {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JoinTokenRequest {
-    /// The rack the agent will guard; made if it is new and `zone` is given.
+    /// The rack the agent will guard.
     pub rack: RackId,
     /// Agent id; absent = the rack's name.
     #[serde(skip_serializing_if = "Option::is_none", default)]

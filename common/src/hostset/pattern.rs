@@ -64,6 +64,12 @@ impl Pattern {
         self.parts.iter().any(|part| matches!(part, Part::One | Part::Any))
     }
 
+    /// What comparing a name takes, in comparisons of a usual pattern; at least one.
+    pub(super) fn weight(&self) -> usize {
+        let ranges = self.parts.iter().map(|part| if let Part::Ranges(ranges) = part { ranges.len() } else { 0 });
+        ranges.sum::<usize>().max(self.parts.len() / 8).max(1)
+    }
+
     /// Names this makes; more than can be counted is [`usize::MAX`].
     pub(super) fn count(&self) -> usize {
         self.parts.iter().fold(1, |count: usize, part| match part {

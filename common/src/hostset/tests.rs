@@ -162,6 +162,12 @@ fn what_a_text_can_cost_is_bounded() {
         let cost = |count| HostSet::parse(&vec![operand; count].join(",")).unwrap().resolve_within(&nobody, 500).err();
         assert_eq!((cost(10), cost(11).map(|error| error.fault)), (None, Some(Fault::TooMuch)), "{operand}");
     }
+    // Each name is compared with every one of these ranges.
+    let ranges = |count| HostSet::parse(&format!("n[{}]*", vec!["1"; count].join(","))).unwrap().resolve_within(&fleet, 500).err();
+    assert_eq!((ranges(10), ranges(11).map(|error| error.fault)), (None, Some(Fault::TooMuch)));
+    // Small operands behind a large one: if each looked at all of that, this would take hours.
+    let taken = HostSet::parse(&format!("n[1-99999]{}{}", "!a".repeat(100_000), "^a".repeat(100_001)));
+    assert_eq!(taken.unwrap().expand().map(|hosts| hosts.len()), Ok(100_000));
     // As many names as there may be, each for itself, are fine.
     let names: Vec<String> = (0..MAX_HOSTS).map(|n| format!("n{n}")).collect();
     assert_eq!(HostSet::parse(&names.join("\n")).unwrap().expand().unwrap().len(), MAX_HOSTS);

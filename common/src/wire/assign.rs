@@ -12,6 +12,8 @@ use crate::seal::{MAX_SEALED_LEN, Sealed};
 pub const MAX_HOSTS: usize = 20_000;
 /// Most hosts in one part; a part also obeys the frame's cap.
 pub const MAX_HOSTS_PER_PART: usize = 256;
+/// Most options of one BMC.
+pub const MAX_OPTIONS: usize = 32;
 /// Most polls in flight at once that a site may ask for.
 pub const MAX_IN_FLIGHT: u32 = 65_536;
 /// Most parts of one assignment.
@@ -139,7 +141,7 @@ fn check_host(host: &HostAssignment) -> Result<(), WireError> {
     bound("address", bmc.address.len(), 255)?;
     bound("username", bmc.username.len(), 255)?;
     bound("password", bmc.password.as_ref().map_or(0, |sealed| sealed.0.len()), MAX_SEALED_LEN)?;
-    bound("options", bmc.options.len(), 32)?;
+    bound("options", bmc.options.len(), MAX_OPTIONS)?;
     bmc.options.iter().try_for_each(|(key, value)| {
         bound("options key", key.len(), 64)?;
         bound("options value", value.len(), 512)
