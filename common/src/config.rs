@@ -28,9 +28,8 @@ impl ConfigError {
 /// # Errors
 /// [`ConfigError`] for syntax, unknown keys and values of the wrong type or range.
 pub fn parse<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, ConfigError> {
-    toml::from_str(text).map_err(|error| {
-        ConfigError::at(file, text, error.span().map_or(0, |span| span.start), explain(error.message()))
-    })
+    toml::from_str(text)
+        .map_err(|error| ConfigError::at(file, text, error.span().map_or(0, |span| span.start), explain(error.message())))
 }
 
 fn line_of(text: &str, offset: usize) -> usize {

@@ -679,7 +679,10 @@ mod tests {
             (mail("kinds = [\"bmc-lst\"]"), "a.toml:6: unknown variant `bmc-lst`"),
             (mail("severity = \"grave\""), "a.toml:6: unknown variant `grave`"),
             (mail("zones = [\"Z\"]"), "a.toml:6: \"Z\" is not a valid zone id"),
-            (mail("url = \"https://a.example\""), "a.toml:3: [[notify]] ops: `url` is a key of type webhook and alertmanager, not of email"),
+            (
+                mail("url = \"https://a.example\""),
+                "a.toml:3: [[notify]] ops: `url` is a key of type webhook and alertmanager, not of email",
+            ),
             (mail("tls = \"none\""), "a.toml:3: [[notify]] ops: `tls = \"none\"` is for a server on this machine only"),
             (mail("username = \"u\""), "a.toml:3: [[notify]] ops: `username` takes `password_file`"),
             (mail("password = \"x\""), "a.toml:6: unknown key `password`; did you mean `password_file`?"),
@@ -697,7 +700,10 @@ mod tests {
             (snmp("enterprise = \"1.3.6.1.2\""), "a.toml:6: \"1.3.6.1.2\" is not below 1.3.6.1.4.1"),
             (snmp("engine_id = \"00\""), "a.toml:6: \"00\" is not 5 to 32 bytes"),
             (section("snmp", "target = \"a b\""), "a.toml:6: \"a b\" is neither HOST nor HOST:PORT"),
-            (section("exec", "command = [\"page\"]"), "a.toml:3: [[notify]] ops: `command` begins with the program's absolute path"),
+            (
+                section("exec", "command = [\"page\"]"),
+                "a.toml:3: [[notify]] ops: `command` begins with the program's absolute path",
+            ),
             (section("exec", "command = \"page\""), "a.toml:6: invalid type: string"),
         ] {
             let error = found.unwrap_err();

@@ -51,10 +51,16 @@ fn postable<'a>(letter: &Letter<'a>, news: &'a News, forgotten: Timestamp) -> Po
         annotations.insert("acked_by", by.clone());
     }
     let ends_at = match news.change {
+        _ if letter.is_test => soon(alert.starts_at),
         Change::Firing | Change::Repeated => forgotten,
         Change::Resolved => alert.ends_at.unwrap_or(alert.starts_at),
     };
     Postable { labels, annotations, starts_at: alert.starts_at, ends_at, generator_url: letter.link(alert) }
+}
+
+/// A test fires for a minute.
+fn soon(at: Timestamp) -> Timestamp {
+    at.saturating_add(SignedDuration::from_mins(1)).unwrap_or(at)
 }
 
 #[cfg(test)]

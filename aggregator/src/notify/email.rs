@@ -221,14 +221,20 @@ fn matter(letter: &Letter<'_>) -> String {
 fn body(letter: &Letter<'_>) -> String {
     let news = &letter.delivery.news;
     let mut text = format!("{}: {}\n", counts(news), matter(letter));
-    for news in news.iter().take(WRITTEN) {
+    if letter.is_test {
+        text = news.iter().map(|news| format!("{}\n", news.alert.summary)).collect();
+    }
+    for news in news.iter().take(if letter.is_test { 0 } else { WRITTEN }) {
         text.push('\n');
         text.push_str(&paragraph(letter, news));
     }
-    if news.len() > WRITTEN {
+    if !letter.is_test && news.len() > WRITTEN {
         write(&mut text, format_args!("\nand {} more: picketctl alerts\n", news.len() - WRITTEN));
     }
-    write(&mut text, format_args!("\n-- \nPicket, site {}; receiver {}; {}\n", letter.around.site, letter.delivery.receiver, letter.delivery.id));
+    write(
+        &mut text,
+        format_args!("\n-- \nPicket, site {}; receiver {}; {}\n", letter.around.site, letter.delivery.receiver, letter.delivery.id),
+    );
     text
 }
 
@@ -302,7 +308,10 @@ mod tests {
         news.thread = "d0".into();
         let letter = Letter { delivery: &news, around: &around, is_test: false };
         let reply = String::from_utf8(message(&way(), &letter).unwrap()).unwrap();
-        assert!(reply.contains("In-Reply-To: <d0@example.org>\r\n") && reply.contains("References: <d0@example.org>\r\n"), "{reply}");
+        assert!(
+            reply.contains("In-Reply-To: <d0@example.org>\r\n") && reply.contains("References: <d0@example.org>\r\n"),
+            "{reply}"
+        );
     }
 
     #[test]

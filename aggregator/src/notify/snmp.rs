@@ -73,7 +73,9 @@ impl Engines {
         let keep = move |state: &PersistedAuthoritativeEngine| keep(&file, state);
         let engine = match boots {
             None => AuthoritativeEngine::install(id.clone(), keep),
-            Some(boots) => PersistedAuthoritativeEngine::new(id.clone(), boots).and_then(|before| AuthoritativeEngine::restart(before, keep)),
+            Some(boots) => {
+                PersistedAuthoritativeEngine::new(id.clone(), boots).and_then(|before| AuthoritativeEngine::restart(before, keep))
+            }
         };
         let engine = engine.map_err(|error| failed(&error))?;
         started.insert(id.clone(), engine.clone());
@@ -223,7 +225,10 @@ mod tests {
         assert_eq!(told[1][5], "1.3.6.1.4.1.9.1.6.0 h2");
         let kinds: Vec<u32> = delivery.news.iter().map(|news| kind(&letter, news)).collect();
         assert_eq!(kinds, [FIRING, RESOLVED]);
-        let long = News { alert: picket_common::api::Alert { summary: "é".repeat(5_000), ..delivery.news[0].alert.clone() }, ..delivery.news[0].clone() };
+        let long = News {
+            alert: picket_common::api::Alert { summary: "é".repeat(5_000), ..delivery.news[0].alert.clone() },
+            ..delivery.news[0].clone()
+        };
         let size: usize = values(&root, &letter, &long).iter().map(|bound| bound.value.to_string().len()).sum();
         assert!(size < 1_000, "{size}");
     }
