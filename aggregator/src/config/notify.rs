@@ -541,7 +541,10 @@ fn url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Err
 }
 
 fn read_mailbox(given: &str) -> Result<Mailbox, String> {
-    given.parse().map_err(|error| format!("{given:?} is not a mail address: {error}"))
+    let mailbox: Mailbox = given.parse().map_err(|error| format!("{given:?} is not a mail address: {error}"))?;
+    // Others take a server with SMTPUTF8, which is not asked for.
+    let address: &str = mailbox.email.as_ref();
+    if address.is_ascii() { Ok(mailbox) } else { Err(format!("{given:?}: the address itself is in ASCII only")) }
 }
 
 fn mailbox<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Mailbox>, D::Error> {

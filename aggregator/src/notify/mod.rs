@@ -143,13 +143,20 @@ impl Line {
     async fn attempt(&self, letter: Letter<'_>) -> Result<(), Undelivered> {
         let notify = self.notify.load_full();
         let work = async {
-            let mut progress = self.progress.lock().await;
+            let (mut own, mut shared);
+            let progress = if letter.is_test {
+                own = Progress::default();
+                &mut own
+            } else {
+                shared = self.progress.lock().await;
+                &mut *shared
+            };
             progress.begin(&letter.delivery.id);
             match &notify.way {
-                Way::Email(way) => email::send(way, &letter, &mut progress).await,
+                Way::Email(way) => email::send(way, &letter, progress).await,
                 Way::Webhook(way) => webhook::send(way, &letter).await,
                 Way::Alertmanager(way) => alertmanager::send(way, &letter).await,
-                Way::Snmp(way) => snmp::send(way, &letter, &mut progress).await,
+                Way::Snmp(way) => snmp::send(way, &letter, progress).await,
                 Way::Exec(way) => exec::send(way, &letter).await,
             }
         };
