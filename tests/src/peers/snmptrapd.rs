@@ -46,7 +46,7 @@ impl Snmptrapd {
         let file = |name: &str| folder.path().join(name);
         std::fs::write(file("snmptrapd.conf"), config)?;
         let mut command = Command::new(program("snmptrapd")?);
-        command.args(["-f", "-n", "-X", "-C", "-m", "", "-On", "-F", "TRAP\t%v\n"]).arg("-c").arg(file("snmptrapd.conf"));
+        command.args(["-f", "-n", "-X", "-C", "-m", "", "-On", "-F", "TRAP\t%v\tEND\n"]).arg("-c").arg(file("snmptrapd.conf"));
         command.arg("-Lf").arg(file("traps")).arg(format!("udp:{address}"));
         command.env("SNMP_PERSISTENT_DIR", folder.path()).env("SNMPCONFPATH", folder.path());
         let mut process = Process::start(&command, &file("log"))?;
@@ -89,9 +89,9 @@ impl Snmptrapd {
 
 fn read(log: &Path) -> Result<Vec<Trap>> {
     let text = String::from_utf8_lossy(&std::fs::read(log)?).into_owned();
-    // The last line may be half written.
-    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-    whole.lines().filter_map(|line| line.strip_prefix("TRAP\t")).map(trap).collect()
+    // What is not text is in hex, in lines of its own. The last one may be half written.
+    let records = text.split("TRAP\t").skip(1).filter_map(|record| record.trim_end().strip_suffix("END"));
+    records.map(|record| trap(&record.replace('\n', ""))).collect()
 }
 
 /// `.1.3… = STRING: "text"`, separated by tabs.
