@@ -14,7 +14,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use picket_tests::bmcsim::{Cut, Faults, Simulator, Unplug};
+use picket_tests::bmcsim::{BmcHandle, Cut, Faults, Simulator, Unplug};
 use picket_tests::eventually::eventually;
 use picket_tests::harness::{Agent, Site, hosts, simulator};
 use picket_tests::peers::certificate::{Authority, Identity};
@@ -202,9 +202,9 @@ fn unplugged() -> Faults {
 }
 
 /// A consumer of a part of the public tree.
-fn consumer(site: &Site, filter: &str) -> MosquittoSub {
-    let folder = site.consumer("log").unwrap();
-    let identity = Identity { certificate: folder.join("log.pem"), key: folder.join("log.key") };
+fn consumer(site: &Site, name: &str, filter: &str) -> MosquittoSub {
+    let folder = site.consumer(name).unwrap();
+    let identity = Identity { certificate: folder.join(format!("{name}.pem")), key: folder.join(format!("{name}.key")) };
     let broker = Broker::new(site.mqtt().parse().unwrap(), &folder.join("ca.pem"), &identity);
     MosquittoSub::start(&broker, filter).unwrap()
 }
@@ -282,7 +282,7 @@ fn everybody_is_told_once_and_of_the_end_once_over_a_crash() {
     ];
     let settings: Vec<String> = (1..).zip(&settings).map(|(n, lines)| format!("[[notify]]\nname = \"r{n}\"\n{lines}")).collect();
     let (mut site, _agent) = running(&simulator, &settings.join("\n"));
-    let sub = consumer(&site, "picket/v1/alert/#");
+    let sub = consumer(&site, "first", "picket/v1/alert/#");
 
     let [lost, strange] = simulator.fleet().all() else { panic!("two hosts") };
     let (lost_id, strange_id) = (format!("bmc-lost.{}", lost.name()), format!("bmc-auth-failed.{}", strange.name()));
@@ -321,7 +321,7 @@ fn everybody_is_told_once_and_of_the_end_once_over_a_crash() {
     })
     .unwrap();
 
-    let back = consumer(&site, "picket/v1/alert/#");
+    let back = consumer(&site, "back", "picket/v1/alert/#");
     eventually(PATIENCE, || is(&documents(&[&sub, &back])?, &firing).context("MQTT")).unwrap();
 
     site.kill_aggregator();
@@ -341,7 +341,7 @@ fn everybody_is_told_once_and_of_the_end_once_over_a_crash() {
     .unwrap();
 
     // Who asks MQTT now finds nothing firing; the site's own document comes last.
-    let newcomer = consumer(&site, "picket/v1/#");
+    let newcomer = consumer(&site, "newcomer", "picket/v1/#");
     newcomer
         .wait_for(PATIENCE, |messages| {
             ensure!(messages.iter().any(|message| message.topic == "picket/v1/status"), "nothing yet");
@@ -379,8 +379,7 @@ fn firing_first(lines: &[&str]) -> Vec<String> {
 }
 
 /// `POST /v1/hosts/{host}/power` with `status`: a read of the BMC now. Waits for its end.
-async fn read_now(client: &reqwest::Client, site: &Site, host: &str, token: &str) -> Result<Value> {
-    let url = format!("{}/v1/hosts/{host}/power", site.url());
+async fn read_now(client: reqwest::Client, url: String, token: String) -> Result<Value> {
     let request = client.post(url).bearer_auth(token.trim()).header("prefer", "wait=30");
     let answer = request.json(&serde_json::json!({ "operation": "status" })).send().await?;
     Ok(answer.json().await?)
@@ -432,13 +431,10 @@ fn a_thousand_failures_are_one_alert_each_and_a_dead_mail_server_is_told_once_wh
     let mut reads = 0;
     // Reads on demand come on top of the polls, so that it takes less long.
     while fleet.totals().http_requests - before < 1_000 {
-        let asked: Vec<_> = fleet.all().iter().map(|bmc| read_now(&client, &site, bmc.name(), &token)).collect();
         let answers = runtime.block_on(async {
-            let mut answers = Vec::new();
-            for asked in asked {
-                answers.push(asked.await);
-            }
-            answers
+            let url = |bmc: &BmcHandle| format!("{}/v1/hosts/{}/power", site.url(), bmc.name());
+            let asked = fleet.all().iter().map(|bmc| read_now(client.clone(), url(bmc), token.clone()));
+            asked.collect::<tokio::task::JoinSet<_>>().join_all().await
         });
         for answer in answers {
             let answer = answer.unwrap();
@@ -451,7 +447,7 @@ fn a_thousand_failures_are_one_alert_each_and_a_dead_mail_server_is_told_once_wh
 
     smtp.start().unwrap();
     smtp.wait_for(PATIENCE, |found| is(&mails(found), &firing)).unwrap();
-    fleet.all().iter().for_each(picket_tests::bmcsim::BmcHandle::clear_faults);
+    fleet.all().iter().for_each(BmcHandle::clear_faults);
     eventually(PATIENCE, || is(&run(&got)?, &both)).unwrap();
     smtp.wait_for(PATIENCE, |found| is(&mails(found), &both)).unwrap();
     let (shown, found) = (mail().unwrap(), smtp.mails().unwrap());
@@ -472,7 +468,7 @@ fn receivers_change_without_a_restart_and_can_be_tried() {
     let [bmc] = simulator.fleet().all() else { panic!("one host") };
     let alert = format!("bmc-lost.{}", bmc.name());
     let firing = format!("firing {alert}");
-    let sub = consumer(&site, "picket/v1/event/+/+/+/+");
+    let sub = consumer(&site, "log", "picket/v1/event/+/+/+/+");
     bmc.set_faults(unplugged());
     eventually(PATIENCE, || is(&run(&got("old"))?, &[&firing])).unwrap();
 
