@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
-use lettre::message::header::{HeaderName, HeaderValue};
+use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, Message};
 use lettre::transport::smtp::Error as SmtpError;
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
@@ -164,6 +164,7 @@ fn message(way: &Email, letter: &Letter<'_>) -> Result<Vec<u8>, lettre::error::E
     let id = |id: &str| format!("<{id}@{}>", way.from.email.domain());
     let mut builder = Message::builder()
         .from(way.from.clone())
+        .header(ContentType::TEXT_PLAIN)
         .subject(subject(letter))
         .message_id(Some(id(&delivery.id)))
         .date(SystemTime::from(delivery.made_at))
@@ -293,6 +294,7 @@ mod tests {
             "Message-ID: <d1@example.org>",
             "Date: Fri, 15 Jan 2027 08:06:00 +0000",
             "Auto-Submitted: auto-generated",
+            "Content-Type: text/plain; charset=utf-8",
             "2 firing, 1 resolved: bmc-lost in z1/c1",
             "FIRING bmc-lost h1 (warning)",
             "  the BMC of h1 does not answer",

@@ -35,7 +35,7 @@ class Handler:
         mail = email.message_from_bytes(envelope.content, policy=email.policy.default)
         line = json.dumps({
             "from": envelope.mail_from, "to": envelope.rcpt_tos, "tls": session.ssl is not None,
-            "user": session.login_data.decode() if session.login_data else None,
+            "user": getattr(session, "who", None),
             "headers": {name: str(value) for name, value in mail.items()}, "body": mail.get_content(),
         })
         with open(out, "a") as file:
@@ -45,7 +45,7 @@ class Handler:
         return "250 OK"
 def login(server, session, envelope, mechanism, data):
     good = isinstance(data, LoginPassword) and data.login == user.encode() and data.password == password.encode()
-    session.login_data = data.login if good else None
+    session.who = user if good else None
     return AuthResult(success=good, handled=good)
 options = {}
 if certificate:
