@@ -1,6 +1,8 @@
 //! The aggregator's settings: `aggregator.toml`, then `conf.d/*.toml` beside it in order of their names, each overriding the keys
 //! of those before it. Opens no socket and changes nothing.
 
+pub mod notify;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -8,10 +10,12 @@ use picket_common::config::{ConfigError, parse};
 use picket_common::id::SiteId;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
+use toml::Spanned;
 use tracing_subscriber::EnvFilter;
 
 use crate::fleet::site;
 use crate::fleet::view::Settings;
+use notify::Notify;
 
 /// Where the settings are unless `--config` says otherwise.
 pub const DEFAULT_FILE: &str = "/etc/picket/aggregator.toml";
@@ -58,6 +62,8 @@ pub struct Config {
     pub log: String,
     /// What it says of the site's settings; the API may set others over them.
     pub settings: Settings,
+    /// Who is told of alerts.
+    pub notify: Vec<Notify>,
 }
 
 /// One file: what it leaves out stays as it is.
@@ -73,6 +79,11 @@ struct File {
     log: Option<String>,
     #[serde(default)]
     oobm: Oobm,
+    #[serde(default)]
+    notify: Vec<Spanned<notify::Section>>,
+    /// What `notify` says.
+    #[serde(skip)]
+    receivers: Vec<Notify>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -119,6 +130,8 @@ impl File {
                     path: None,
                 },
             },
+            notify: Vec::new(),
+            receivers: notify::overridden(self.receivers, later.receivers),
         }
     }
 
@@ -146,6 +159,7 @@ impl File {
                 ipmitool_interface: self.oobm.ipmitool.interface,
                 ipmitool_retries: self.oobm.ipmitool.retries,
             },
+            notify: self.receivers,
         })
     }
 }
@@ -176,7 +190,10 @@ impl Config {
 }
 
 fn read(path: &Path, text: &str) -> Result<File, ConfigError> {
-    parse(&path.display().to_string(), text)
+    let name = path.display().to_string();
+    let mut file: File = parse(&name, text)?;
+    file.receivers = notify::checked(&name, text, std::mem::take(&mut file.notify))?;
+    Ok(file)
 }
 
 /// The `*.toml` files of a folder by name; none when there is no such folder.
@@ -348,6 +365,16 @@ mod tests {
             ("aggregator.toml", "site = \"Site 1\"\n", "aggregator.toml:1: \"Site 1\" is not a valid site id"),
             ("aggregator.toml", "listen = \"8443\"\n", "aggregator.toml:1: invalid socket address"),
             ("aggregator.toml", "site = \n", "aggregator.toml:1: "),
+            (
+                "aggregator.toml",
+                "[[notify]]\nname = \"a\"\ntype = \"exec\"\ncommand = [\"/bin/a\"]\n\n[[notify]]\nname = \"b\"\ntype = \"fax\"\n",
+                "aggregator.toml:8: unknown variant `fax`, expected one of `email`, `webhook`",
+            ),
+            (
+                "conf.d/10.toml",
+                "[[notify]]\nname = \"a\"\ntype = \"email\"\nservr = \"mail\"\n",
+                "conf.d/10.toml:4: unknown key `servr`; did you mean `server`?",
+            ),
         ] {
             let error = load(&[("aggregator.toml", ""), (file, text)]).unwrap_err();
             assert!(error.starts_with(wanted), "{error}");

@@ -12,6 +12,7 @@ pub mod fleet;
 pub mod gate;
 pub mod ingest;
 pub mod init;
+pub mod notify;
 pub mod pki;
 pub mod publish;
 pub mod run;

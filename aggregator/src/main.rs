@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+use picket_aggregator::config::notify::Notify;
 use picket_aggregator::config::{Config, DEFAULT_STATE_DIR};
 use picket_aggregator::daemon::{self, Reload};
 use picket_aggregator::fleet::effective::{DEFAULT_ACTION_TIMEOUT, DEFAULT_SYNC_INTERVAL};
@@ -78,6 +79,7 @@ fn work(cli: Cli) -> anyhow::Result<()> {
         None | Some(Command::Run) => run(&config, cli.places),
         Some(Command::CheckConfig) => {
             println!("{}", effective(&config));
+            unreadable(&config).iter().for_each(|warning| eprintln!("warning: {warning}"));
             Ok(())
         }
         Some(Command::Init(args)) => make(&config, &cli.places.state_dir, args),
@@ -127,7 +129,8 @@ fn log_to_where_it_is_read(directives: &str) -> anyhow::Result<reload::Handle<En
 }
 
 fn effective(config: &Config) -> String {
-    let Config { site, listen, mqtt_listen, advertise, log, settings } = config;
+    let Config { site, listen, mqtt_listen, advertise, log, settings, notify } = config;
+    let notify: String = notify.iter().map(|notify| receiver(notify)).collect();
     format!(
         "site = \"{site}\"\nlisten = \"{listen}\"\nmqtt_listen = \"{mqtt_listen}\"\nadvertise = \"{advertise}\"\nlog = \"{log}\"\n\n\
          [oobm]\nsync_interval = {}\naction_timeout = {}{}{}{}",
@@ -136,7 +139,32 @@ fn effective(config: &Config) -> String {
         line("sync_poolsize", settings.sync_poolsize.as_ref()),
         line("ipmitool.interface", settings.ipmitool_interface.as_ref().map(|word| format!("\"{word}\"")).as_ref()),
         line("ipmitool.retries", settings.ipmitool_retries.as_ref()),
+    ) + &notify
+}
+
+fn receiver(notify: &Notify) -> String {
+    let Notify { receiver, timeout, way } = notify;
+    let seconds = [receiver.group_wait, receiver.group_interval, receiver.repeat_interval, *timeout].map(|time| time.as_secs());
+    let [group_wait, group_interval, repeat_interval, timeout] = seconds;
+    format!(
+        "\n\n[[notify]]\nname = \"{}\"\ntype = \"{}\" # {}\nseverity = \"{}\"\ngroup_wait = {group_wait}\n\
+         group_interval = {group_interval}\nrepeat_interval = {repeat_interval}\ntimeout = {timeout}",
+        receiver.id,
+        way.kind(),
+        way.target(),
+        receiver.severity,
     )
+}
+
+/// Files of receivers that this user cannot read: the daemon's user may.
+fn unreadable(config: &Config) -> Vec<String> {
+    let files = config.notify.iter().flat_map(|notify| notify.way.files().into_iter().map(move |file| (notify, file)));
+    let tried = files.map(|(notify, (key, path))| (notify, key, path, std::fs::File::open(path)));
+    tried
+        .filter_map(|(notify, key, path, opened)| {
+            opened.err().map(|error| format!("[[notify]] {}: {key} {}: {error}", notify.receiver.id, path.display()))
+        })
+        .collect()
 }
 
 fn line(key: &str, value: Option<&impl std::fmt::Display>) -> String {

@@ -20,7 +20,8 @@ use crate::clock;
 use crate::context::{Asker, Health, Published};
 use crate::dispatch;
 use crate::fleet::view::Settings;
-use crate::fleet::{Decision, Effect, Event, Fleet, Heard, Rejection, Told, View};
+use crate::fleet::{Decision, Effect, Event, Fleet, Heard, Rejection, Telling, Told, View};
+use crate::notify::Notifier;
 use crate::publish::Publisher;
 use crate::store::{Store, StoreError};
 
@@ -64,6 +65,8 @@ pub struct Parts {
     pub store: Store,
     /// What the aggregator's own file says of the site's settings.
     pub settings: Settings,
+    /// What it says of who is told of alerts.
+    pub telling: Telling,
     /// Where snapshots are read.
     pub view: Arc<ArcSwap<View>>,
     /// Who waits for answers.
@@ -74,6 +77,8 @@ pub struct Parts {
     pub broker: Broker,
     /// Reaches consumers.
     pub publisher: Publisher,
+    /// Reaches receivers of alerts.
+    pub notifier: Notifier,
     /// Signs what is said to agents.
     pub key: SigningKey,
 }
@@ -103,7 +108,7 @@ impl Core {
     /// # Errors
     /// Any [`StoreError`].
     pub fn new(parts: Parts) -> Result<Self, StoreError> {
-        let (fleet, last_event) = rebuilt(&parts.store, parts.settings.clone())?;
+        let (fleet, last_event) = rebuilt(&parts.store, parts.settings.clone(), parts.telling.clone())?;
         parts.view.store(Arc::new(fleet.view()));
         parts.health.store(true);
         parts.health.core_progress();
@@ -171,7 +176,9 @@ impl Core {
             }
             Event::Disconnected(agent) => drop(self.hellos.remove(agent)),
             // A fleet that is built anew starts from the file as it is now.
-            Event::Configured(settings) => self.parts.settings = settings.clone(),
+            Event::Configured(settings, telling) => {
+                (self.parts.settings, self.parts.telling) = ((**settings).clone(), telling.clone());
+            }
             Event::Heard(..) | Event::Asked { .. } | Event::Attempted { .. } | Event::Noted { .. } | Event::Tick => {}
         }
     }
@@ -204,7 +211,8 @@ impl Core {
                 Effect::Tell(agent, told) => self.tell(&agent, &told),
                 Effect::Event(_, topic) => told.by_ref().take(1).for_each(|event| self.parts.publisher.event(event, &topic)),
                 Effect::Retain(topic, body) => self.parts.publisher.retain(&topic, body),
-                Effect::Notify(_) | Effect::GaveUp(_) => {}
+                Effect::Notify(delivery) => self.parts.notifier.deliver(*delivery),
+                Effect::GaveUp(given_up) => self.parts.notifier.gave_up(&given_up),
             }
         }
     }
@@ -238,7 +246,8 @@ impl Core {
         if now.boottime < retry_at {
             return Ok(());
         }
-        match self.parts.store.reopen().and_then(|()| rebuilt(&self.parts.store, self.parts.settings.clone())) {
+        let Parts { store, settings, telling, .. } = &self.parts;
+        match store.reopen().and_then(|()| rebuilt(store, settings.clone(), telling.clone())) {
             Ok((fleet, last_event)) => {
                 tracing::info!("store works again");
                 self.last_event = last_event;
@@ -286,9 +295,10 @@ fn unavailable() -> Rejection {
 }
 
 /// The fleet as the store knows it, and its last event.
-fn rebuilt(store: &Store, settings: Settings) -> Result<(Fleet, u64), StoreError> {
+fn rebuilt(store: &Store, settings: Settings, telling: Telling) -> Result<(Fleet, u64), StoreError> {
     let loaded = store.load()?;
-    let (fleet, records) = Fleet::new(store.incarnation(), uuid::Uuid::new_v4(), settings, loaded.rows, loaded.next_sequence);
+    let (mut fleet, records) = Fleet::new(store.incarnation(), uuid::Uuid::new_v4(), settings, loaded.rows, loaded.next_sequence);
     store.commit(&records)?;
+    fleet.tell(telling);
     Ok((fleet, store.last_event()?))
 }

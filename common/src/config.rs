@@ -15,15 +15,21 @@ pub struct ConfigError {
     pub text: String,
 }
 
+impl ConfigError {
+    /// What is wrong with the place at byte `offset` of `text`.
+    #[must_use]
+    pub fn at(file: &str, text: &str, offset: usize, what: String) -> Self {
+        Self { file: file.to_owned(), line: line_of(text, offset), text: what }
+    }
+}
+
 /// Parses `text`, which came from `file`.
 ///
 /// # Errors
 /// [`ConfigError`] for syntax, unknown keys and values of the wrong type or range.
 pub fn parse<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, ConfigError> {
-    toml::from_str(text).map_err(|error| {
-        let line = error.span().map_or(1, |span| line_of(text, span.start));
-        ConfigError { file: file.to_owned(), line, text: explain(error.message()) }
-    })
+    toml::from_str(text)
+        .map_err(|error| ConfigError::at(file, text, error.span().map_or(0, |span| span.start), explain(error.message())))
 }
 
 fn line_of(text: &str, offset: usize) -> usize {

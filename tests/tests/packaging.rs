@@ -62,6 +62,46 @@ fn the_aggregator_takes_its_packaged_file_and_shows_its_defaults() -> Result<()>
     Ok(())
 }
 
+/// The examples among the comments: lines that are indented by three.
+#[test]
+fn the_examples_of_receivers_are_taken() -> Result<()> {
+    let text = std::fs::read_to_string(packaged("aggregator.toml"))?;
+    let examples = text.split_once("#   [[notify]]").context("no examples")?.1;
+    let examples: Vec<&str> = examples.lines().filter_map(|line| line.strip_prefix("#   ")).collect();
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("aggregator.toml");
+    std::fs::write(&file, format!("[[notify]]\n{}", examples.join("\n")))?;
+    let said = check_config("picket-aggregator", &file)?;
+    for kind in ["email", "webhook", "alertmanager", "snmp", "exec"] {
+        ensure!(said.contains(&format!("type = \"{kind}\"")), "{kind} is not in {said}");
+    }
+    Ok(())
+}
+
+/// What the notifications are numbered as in the MIB is what is sent.
+#[test]
+fn the_mib_numbers_what_is_sent() -> Result<()> {
+    let mib = std::fs::read_to_string(packaged("PICKET-MIB.txt"))?;
+    let numbered = |parent: &str| -> Vec<String> {
+        let arc = format!("::= {{ {parent} ");
+        let blocks = mib.match_indices(&arc).map(|(at, _)| (&mib[..at], &mib[at + arc.len()..]));
+        let name = |before: &str| {
+            let head = before.lines().rev().find(|line| line.contains("-TYPE") && !line.starts_with(' '));
+            head.and_then(|line| line.split(' ').next()).unwrap_or_default().to_owned()
+        };
+        blocks.map(|(before, after)| format!("{} {}", after.split(' ').next().unwrap_or_default(), name(before))).collect()
+    };
+    assert_eq!(numbered("picketNotifications"), ["1 picketAlertFiring", "2 picketAlertResolved", "3 picketTest"]);
+    let objects =
+        ["Id", "Kind", "Severity", "Zone", "Cluster", "Host", "Agent", "Summary", "Starts", "Change", "Site", "Delivery", "Ends"];
+    let wanted: Vec<String> = (1..)
+        .zip(objects)
+        .map(|(arc, name)| format!("{arc} picket{}{name}", if matches!(name, "Site" | "Delivery") { "" } else { "Alert" }))
+        .collect();
+    assert_eq!(numbered("picketObjects"), wanted);
+    Ok(())
+}
+
 #[test]
 fn a_key_that_is_none_is_refused() -> Result<()> {
     for (daemon, name) in [("picket-agent", "agent.toml"), ("picket-aggregator", "aggregator.toml")] {

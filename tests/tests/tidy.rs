@@ -72,7 +72,7 @@ const WIRING: [(&str, &[&str]); 2] = [("agent", &["main", "run", ""]), ("aggrega
 const COMMON_GROUND: [(&str, &[&str]); 2] = [("agent", &["clock"]), ("aggregator", &["clock", "context"])];
 
 /// The only edges between modules of the shell, each with its reason.
-const EDGES: [(&str, &str, &str, &str); 9] = [
+const EDGES: [(&str, &str, &str, &str); 11] = [
     ("agent", "work", "driver", "acting is handing jobs to drivers"),
     ("agent", "config", "driver", "the rule for BMC addresses is the file's; drivers obey it"),
     ("agent", "uplink", "journal", "it reads the outbox, which only the core writes"),
@@ -82,16 +82,30 @@ const EDGES: [(&str, &str, &str, &str); 9] = [
     ("aggregator", "gate", "pki", "who a certificate names is read in one place"),
     ("aggregator", "api", "pki", "joins are signed and tokens are told by the authority"),
     ("aggregator", "publish", "broker", "it publishes there"),
+    ("aggregator", "notify", "config", "a way out is made of its section of the settings"),
+    ("aggregator", "api", "notify", "it shows receivers and tries them"),
 ];
 
 /// The one place of each outside thing: (crates, path, where).
-const PLACES: [(&[&str], &str, &[&str]); 16] = [
+const PLACES: [(&[&str], &str, &[&str]); 18] = [
     (&["agent", "aggregator"], "redb", &["agent/src/journal/", "aggregator/src/store/"]),
     (&["agent", "aggregator"], "rumqttc", &["agent/src/uplink.rs", "aggregator/src/broker/"]),
     (&["agent", "aggregator"], "rumqttd", &["aggregator/src/broker/"]),
     (&["agent", "aggregator"], "axum", &["aggregator/src/api/"]),
     (&["agent", "aggregator"], "axum_server", &["aggregator/src/daemon/"]),
-    (&["agent", "aggregator"], "reqwest", &["agent/src/driver/redfish/", "agent/src/join.rs", "aggregator/src/bin/picketctl/"]),
+    (
+        &["agent", "aggregator"],
+        "reqwest",
+        &[
+            "agent/src/driver/redfish/",
+            "agent/src/join.rs",
+            "aggregator/src/bin/picketctl/",
+            "aggregator/src/notify/",
+            "aggregator/src/config/",
+        ],
+    ),
+    (&["aggregator"], "lettre", &["aggregator/src/notify/", "aggregator/src/config/"]),
+    (&["aggregator"], "async_snmp", &["aggregator/src/notify/", "aggregator/src/config/"]),
     (&["agent"], "std::net::UdpSocket", &["agent/src/driver/"]),
     (&["agent"], "std::net::TcpStream", &["agent/src/driver/"]),
     (&["agent"], "tokio::net", &["agent/src/driver/"]),

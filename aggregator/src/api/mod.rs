@@ -19,6 +19,7 @@ mod observe;
 mod operations;
 mod power;
 mod problem;
+mod receivers;
 mod seal;
 mod select;
 mod site;
@@ -44,6 +45,7 @@ use crate::authorise::{Action, authorise, is_everywhere, visible};
 use crate::clock;
 use crate::context::Context;
 use crate::fleet::{Answer, Terms, View};
+use crate::notify::Notifier;
 use crate::pki::Authority;
 use audit::Trail;
 use bucket::Bucket;
@@ -57,6 +59,7 @@ struct Api {
     context: Context,
     authority: Arc<Authority>,
     recovery: SealingKey,
+    notifier: Notifier,
     limits: Arc<Limits>,
 }
 
@@ -104,7 +107,7 @@ impl Api {
 }
 
 /// All routes. The caller serves them over TLS.
-pub fn router(context: Context, authority: Arc<Authority>) -> Router {
+pub fn router(context: Context, authority: Arc<Authority>, notifier: Notifier) -> Router {
     let recovery = authority.recovery_key();
     let subscribers = Arc::new(tokio::sync::Semaphore::new(MAX_SUBSCRIBERS));
     let limits = Arc::new(Limits {
@@ -115,7 +118,7 @@ pub fn router(context: Context, authority: Arc<Authority>) -> Router {
         verifying: tokio::sync::Mutex::default(),
         under_way: idempotency::UnderWay::default(),
     });
-    let api = Api { context, authority, recovery, limits };
+    let api = Api { context, authority, recovery, notifier, limits };
     Router::new()
         .merge(inventory_routes())
         .merge(power_routes())
@@ -178,12 +181,15 @@ fn power_routes() -> Router<Api> {
 }
 
 fn alert_routes() -> Router<Api> {
-    use alerts as a;
+    use {alerts as a, receivers as r};
     Router::new()
         .route("/v1/alerts", get(a::alerts))
         .route("/v1/alerts/{alert}", get(a::alert))
         .route("/v1/alerts/{alert}/ack", post(a::ack))
         .route("/v1/alerts/{alert}/silence", post(a::silence_alert))
+        .route("/v1/receivers", get(r::receivers))
+        .route("/v1/receivers/{receiver}", get(r::receiver))
+        .route("/v1/receivers/{receiver}/test", post(r::test))
         .route("/v1/silences", get(a::silences).post(a::add_silence))
         .route("/v1/silences/{silence}", get(a::silence).delete(a::end_silence))
 }

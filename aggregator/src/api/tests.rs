@@ -20,16 +20,20 @@ use tokio::sync::mpsc;
 
 mod audit;
 mod once;
+mod receivers;
 mod roles;
 mod transfer;
 
 use super::*;
+use crate::config::notify::{Exec, Notify, Way};
 use crate::context::{Archive, Asker, EventBus, Health, Published};
+use crate::fleet::route::Receiver;
 use crate::fleet::view::{
     AgentRow, ApiTokenRow, BmcRow, ClusterRow, DefaultsRow, HostRow, Operation, OperationRow, PartRow, RackRow, SealedPassword,
     ZoneRow,
 };
 use crate::fleet::{Event, Record, Rejection, Request as Asked};
+use crate::notify;
 use crate::store::Store;
 
 const TOKEN: &str = "pkt_admin";
@@ -134,6 +138,23 @@ fn small_view(agent_key: SealingKey) -> View {
     view
 }
 
+/// A receiver that is told by a program, and named as it.
+fn by_program(path: &str) -> Notify {
+    let receiver = Receiver {
+        id: path.rsplit('/').next().unwrap().parse().unwrap(),
+        kinds: Vec::new(),
+        zones: Vec::new(),
+        clusters: Vec::new(),
+        severity: picket_common::alert::Severity::Info,
+        group_wait: Duration::ZERO,
+        group_interval: Duration::ZERO,
+        repeat_interval: Duration::from_secs(60),
+        keep_alive: None,
+    };
+    let way = Way::Exec(Exec { program: path.into(), arguments: Vec::new() });
+    Notify { receiver, timeout: Duration::from_secs(20), way }
+}
+
 impl Rig {
     async fn new() -> Self {
         drop(rustls::crypto::ring::default_provider().install_default());
@@ -194,7 +215,17 @@ impl Rig {
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let app = router(context.clone(), Arc::clone(&authority));
+        let place = notify::Place {
+            site: context.site.clone(),
+            name: "aggr.example".into(),
+            api: &context.advertised_api,
+            state_dir: dir.path(),
+            store: uuid::Uuid::nil(),
+        };
+        let receivers = ["/bin/true", "/bin/false"].map(by_program).into();
+        let (attempts, _) = tokio::sync::mpsc::channel(1);
+        let notifier = Notifier::new(place, tokio::runtime::Handle::current(), attempts, receivers);
+        let app = router(context.clone(), Arc::clone(&authority), notifier);
         let app = app.into_make_service_with_connect_info::<std::net::SocketAddr>();
         tokio::spawn(async move { axum::serve(listener, app).await });
         let (recovery, client) = (recovery.key().clone(), reqwest::Client::new());

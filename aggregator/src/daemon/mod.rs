@@ -7,6 +7,7 @@ mod door;
 mod sockets;
 mod watchdog;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +24,9 @@ use tokio::task::JoinSet;
 use crate::broker::{Broker, BrokerError, Inbound};
 use crate::config::{Config, LoadError, host_port};
 use crate::context::{Archive, Asker, Context, EventBus, Health};
-use crate::fleet::{Event, View};
+use crate::fleet::{Event, Telling, View};
 use crate::gate::{self, AgentKeys, Gate, GateConfig, GateError, Limits};
+use crate::notify::{self, Notifier};
 use crate::pki::{Authority, GateTls, PkiError};
 use crate::publish::{Documents, Publisher, Status};
 use crate::run::{Core, Parts};
@@ -112,7 +114,7 @@ pub async fn serve(config: &Config, state_dir: &Path, reload: Reload) -> Result<
     let store = Store::open(state_dir)?;
     sockets::forget_addresses(state_dir);
     let running = start(config, state_dir, authority, store).await?;
-    notify(&[NotifyState::Ready]);
+    tell_systemd(&[NotifyState::Ready]);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), site = %config.site, "running");
     running.until(signals, reload, config.clone()).await
 }
@@ -136,6 +138,7 @@ struct Running {
     events: mpsc::Sender<Event>,
     stop: watch::Sender<bool>,
     api: axum_server::Handle<std::net::SocketAddr>,
+    notifier: Notifier,
 }
 
 async fn start(config: &Config, state_dir: &Path, authority: Authority, store: Store) -> Result<Running, DaemonError> {
@@ -152,17 +155,32 @@ async fn start(config: &Config, state_dir: &Path, authority: Authority, store: S
         Status { site: config.site.clone(), status: "running", version: env!("CARGO_PKG_VERSION"), since: clock::now().wall };
     let broker = Broker::embedded(Arc::new(Documents::new(Arc::clone(&view), status)), inbound)?;
     let asker = Asker::new(events.clone());
+    let advertised_api = host_port(&config.advertise, api_address.port());
+    let notifier = Notifier::new(
+        notify::Place {
+            site: config.site.clone(),
+            name: config.advertise.clone(),
+            api: &advertised_api,
+            state_dir,
+            store: store.incarnation(),
+        },
+        Handle::current(),
+        events.clone(),
+        config.notify.clone(),
+    );
     let core = Core::new(Parts {
         events: queue,
         stop: stopping,
         runtime: Handle::current(),
         store: store.clone(),
         settings: config.settings.clone(),
+        telling: telling(config),
         view: Arc::clone(&view),
         asker: asker.clone(),
         health: Arc::clone(&health),
         broker: broker.clone(),
         publisher: Publisher::new(broker.clone(), bus.clone()),
+        notifier: notifier.clone(),
         key: authority.signing_key()?,
     })?;
     let gate_tls = GateTls::new(authority.gate_material(Vec::new())?)?;
@@ -171,7 +189,7 @@ async fn start(config: &Config, state_dir: &Path, authority: Authority, store: S
     let addresses = Addresses { api: api_address, mqtt: gate.local_addr() };
     let context = Context {
         site: config.site.clone(),
-        advertised_api: host_port(&config.advertise, addresses.api.port()).into(),
+        advertised_api: advertised_api.into(),
         advertised_mqtt: host_port(&config.advertise, addresses.mqtt.port()).into(),
         asker,
         view,
@@ -182,7 +200,7 @@ async fn start(config: &Config, state_dir: &Path, authority: Authority, store: S
     let tls = RustlsConfig::from_config(Arc::new(authority.server_tls_for_api()?));
     let handle = axum_server::Handle::new();
     let server = door::server(api_listener, tls).map_err(DaemonError::setup("listening for the API"))?.handle(handle.clone());
-    let router = api::router(context, Arc::new(authority));
+    let router = api::router(context, Arc::new(authority), notifier.clone());
 
     let mut tasks = JoinSet::new();
     let mut told = stop.subscribe();
@@ -196,7 +214,13 @@ async fn start(config: &Config, state_dir: &Path, authority: Authority, store: S
     tasks.spawn(named("the broker's probe", watchdog::probe(broker, Arc::clone(&health))));
     tasks.spawn(named("the watchdog", watchdog::feed(health)));
     addresses.write(state_dir)?;
-    Ok(Running { tasks, core: on_its_own_thread(core)?, events, stop, api: handle })
+    Ok(Running { tasks, core: on_its_own_thread(core)?, events, stop, api: handle, notifier })
+}
+
+/// What the core has to know of who is told of alerts.
+fn telling(config: &Config) -> Telling {
+    let receivers = config.notify.iter().map(|notify| notify.receiver.clone()).collect();
+    Telling { receivers, hold: BTreeMap::new() }
 }
 
 /// An agent's key is the one it joined with last.
@@ -245,7 +269,7 @@ impl Running {
                 signal = signals.next() => match signal {
                     Told::Stop(name) => {
                         tracing::info!(signal = name, "stopping");
-                        notify(&[NotifyState::Stopping]);
+                        tell_systemd(&[NotifyState::Stopping]);
                         return self.stop().await;
                     }
                     Told::Reload => {
@@ -288,9 +312,10 @@ impl Running {
         if let Err(error) = (reload.log)(&new.log) {
             tracing::error!(error, "log filter not changed");
         }
+        self.notifier.configure(new.notify.clone());
         // Only a core that has ended does not take it, and that ends the daemon.
-        drop(self.events.send(Event::Configured(new.settings.clone())).await);
-        (config.log, config.settings) = (new.log, new.settings);
+        drop(self.events.send(Event::Configured(Box::new(new.settings.clone()), telling(&new))).await);
+        (config.log, config.settings, config.notify) = (new.log, new.settings, new.notify);
         tracing::info!("settings reloaded");
     }
 
@@ -348,7 +373,7 @@ impl Signals {
 }
 
 /// Tells systemd, if it is there.
-fn notify(states: &[NotifyState<'_>]) {
+fn tell_systemd(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "systemd could not be told");
     }

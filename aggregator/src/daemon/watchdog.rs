@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-use super::notify;
+use super::tell_systemd;
 use crate::broker::Broker;
 use crate::context::Health;
 
@@ -33,7 +33,7 @@ pub(super) async fn feed(health: Arc<Health>) {
     loop {
         tokio::time::sleep(every).await;
         if health.alive() {
-            notify(&[NotifyState::Watchdog]);
+            tell_systemd(&[NotifyState::Watchdog]);
         } else {
             let problems: Vec<_> = health.checks().iter().filter_map(|check| check.problem).collect();
             tracing::error!(?problems, "daemon hangs, the watchdog is not fed");

@@ -86,7 +86,7 @@ pub enum Event {
         terms: Box<Terms>,
     },
     /// The aggregator's own file was read again.
-    Configured(view::Settings),
+    Configured(Box<view::Settings>, Telling),
     /// The shell tried to deliver news to a receiver.
     Attempted {
         /// To whom.
@@ -263,7 +263,11 @@ impl Fleet {
                 let answer = self.asked_under(&principal, *request, *terms, now);
                 self.draft.answer = Some(Effect::Answer(id, answer));
             }
-            Event::Configured(settings) => self.configured(settings, now),
+            Event::Configured(settings, telling) => {
+                self.configured(*settings, now);
+                self.hold_for = telling.hold;
+                self.router.configure(telling.receivers, &self.view.alerts, now);
+            }
             Event::Attempted { receiver, delivery, result } => {
                 self.router.attempted(&receiver, &delivery, result, &self.view.alerts, now);
             }

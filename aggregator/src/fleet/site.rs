@@ -123,7 +123,7 @@ mod tests {
     use picket_common::wire::assign::Delta;
 
     use super::super::testing::*;
-    use super::super::{Event, Request};
+    use super::super::{Event, Request, Telling};
     use super::*;
 
     fn patch(edit: impl FnOnce(&mut SettingsPatch)) -> Request {
@@ -153,7 +153,8 @@ mod tests {
         assert_eq!(world.fleet.view().settings.api.sync_interval, Some(3));
         world.hello("r1", 2, 1);
         world.settle("r1", 2);
-        world.apply(Event::Configured(Settings { sync_interval: Some(7), ..Settings::default() }));
+        let settings = Settings { sync_interval: Some(7), ..Settings::default() };
+        world.apply(Event::Configured(Box::new(settings), Telling::default()));
         assert!(world.assigns("r1").is_empty(), "what the API set goes before the file");
         world.ask(patch(|patch| patch.sync_interval = Field::Unset)).unwrap();
         assert_eq!(delta(&world).upsert[0].poll_interval_ms, 7000);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alert::{AlertKind, AlertState, Matcher, Severity};
 use crate::command::BmcError;
-use crate::id::{AgentId, ClusterId, HostId, RackId, ZoneId};
+use crate::id::{AgentId, ClusterId, HostId, RackId, ReceiverId, ZoneId};
 
 /// `GET /v1/alerts` and, while firing, the retained `picket/v1/alert/{id}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,4 +188,65 @@ pub enum Change {
     Repeated,
     /// It ended.
     Resolved,
+}
+
+/// `GET /v1/receivers`: who is told of alerts, as the aggregator's settings say, and how it went since the aggregator started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receiver {
+    /// Its name.
+    pub name: ReceiverId,
+    /// `email`, `webhook`, `alertmanager`, `snmp` or `exec`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Where it leads; of a URL only the origin.
+    pub target: String,
+    /// Only alerts of these kinds; empty = all.
+    #[serde(default)]
+    pub kinds: Vec<AlertKind>,
+    /// Only alerts of these zones; empty = all.
+    #[serde(default)]
+    pub zones: Vec<ZoneId>,
+    /// Only alerts of these clusters; empty = all.
+    #[serde(default)]
+    pub clusters: Vec<ClusterId>,
+    /// Only alerts that matter at least this much.
+    pub severity: Severity,
+    /// How long the first news of a group waits for others, in seconds.
+    pub group_wait: u64,
+    /// Least time between two deliveries of a group, in seconds.
+    pub group_interval: u64,
+    /// What still fires is told again after this, in seconds.
+    pub repeat_interval: u64,
+    /// The engine id of SNMPv3 traps, in hex: the receiver has to know the user of this engine.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub engine_id: Option<String>,
+    /// Whether something is being sent now.
+    pub under_way: bool,
+    /// Deliveries that arrived.
+    pub delivered: u64,
+    /// Attempts that failed.
+    pub failed: u64,
+    /// News that could not be delivered and are not tried again.
+    pub given_up: u64,
+    /// When a delivery arrived last.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub last_delivered_at: Option<Timestamp>,
+    /// Why the last attempt failed; absent when it did not.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub last_error: Option<String>,
+    /// When an attempt failed last.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub last_error_at: Option<Timestamp>,
+}
+
+/// `POST /v1/receivers/{receiver}/test`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiverTest {
+    /// Which.
+    pub receiver: ReceiverId,
+    /// Whether it took what was sent.
+    pub delivered: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<String>,
 }

@@ -20,7 +20,9 @@ mod token;
 mod transfer;
 
 pub use agent::{Agent, JoinRequest, JoinResponse, JoinToken, JoinTokenRequest};
-pub use alert::{AckRequest, Alert, AlertSilenceRequest, Change, News, Notification, Silence, SilenceRequest};
+pub use alert::{
+    AckRequest, Alert, AlertSilenceRequest, Change, News, Notification, Receiver, ReceiverTest, Silence, SilenceRequest,
+};
 pub use audit::{AuditCheckpoint, AuditEntry, AuditRecord, AuditResult, AuditVerdict};
 pub use consumer::{ConsumerCertificate, ConsumerRequest};
 pub use driver::{DriverInfo, DriverOption};

@@ -15,6 +15,8 @@ pub mod nodeset;
 pub mod power_api;
 pub mod powerman;
 pub mod process;
+pub mod smtp;
+pub mod snmptrapd;
 pub mod sushy;
 
 use anyhow::{Context, Result, bail};

@@ -45,6 +45,7 @@ fn example(path: &str) -> String {
         "alert" => "bmc-lost.h1",
         "operation" => "0190b7a0-0000-7000-8000-000000000000",
         "token" => "0123456789abcdef",
+        "receiver" => "true",
         "silence" => "0190b7a0-0000-7000-8000-000000000001",
         other => panic!("an example for {{{other}}} is missing here"),
     };
@@ -174,6 +175,7 @@ GET    /v1/tokens/{token}                   - - - - yes
 DELETE /v1/tokens/{token}                   - - - - yes
 POST   /v1/alerts/{alert}/ack               - yes yes - yes
 POST   /v1/alerts/{alert}/silence           - yes yes - yes
+POST   /v1/receivers/{receiver}/test        - - - - yes
 POST   /v1/silences                         - yes yes - yes
 DELETE /v1/silences/{silence}               - yes yes - yes
 ";

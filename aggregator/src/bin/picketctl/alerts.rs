@@ -1,7 +1,7 @@
 //! What is wrong: seen, taken note of, and silenced for a while.
 
 use picket_common::alert::AlertState;
-use picket_common::api::{Alert, Silence};
+use picket_common::api::{Alert, Receiver, ReceiverTest, Silence};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use crate::Ended;
 use crate::cli::{AlertCommand, AlertFilter, Alerts, SilenceCommand};
 use crate::client::{Client, escaped};
 use crate::failure::{Failure, over_all};
-use crate::output::{Column, Output, age, column, maybe, plain, shaped, wide};
+use crate::output::{Column, Output, age, column, maybe, maybe_age, plain, shaped, wide};
 use crate::places::{removed, without_null};
 use crate::sight::seconds;
 
@@ -31,7 +31,30 @@ const ALERTS: &[Column<Alert>] = &[
     wide("INHIBITED-BY", |a, _| several(&a.inhibited_by)),
 ];
 
-fn several(ids: &[String]) -> crate::output::Shown {
+const RECEIVERS: &[Column<Receiver>] = &[
+    column("RECEIVER", |r, _| r.name.as_str().into()),
+    column("TYPE", |r, _| (&r.kind).into()),
+    column("TARGET", |r, _| (&r.target).into()),
+    column("DELIVERED", |r, _| r.delivered.into()),
+    column("FAILED", |r, _| r.failed.into()),
+    column("GIVEN-UP", |r, _| r.given_up.into()),
+    column("LAST", |r, look| maybe_age(r.last_delivered_at, look)),
+    column("ERROR", |r, _| maybe(r.last_error.as_ref())),
+    wide("SEVERITY", |r, _| r.severity.into()),
+    wide("KINDS", |r, _| several(&r.kinds)),
+    wide("ZONES", |r, _| several(&r.zones)),
+    wide("CLUSTERS", |r, _| several(&r.clusters)),
+    wide("ENGINE-ID", |r, _| maybe(r.engine_id.as_ref())),
+];
+
+const TESTS: &[Column<ReceiverTest>] = &[
+    column("RECEIVER", |t, _| t.receiver.as_str().into()),
+    column("DELIVERED", |t, _| if t.delivered { "yes" } else { "no" }.into()),
+    column("ERROR", |t, _| maybe(t.error.as_ref())),
+];
+
+fn several(ids: &[impl ToString]) -> crate::output::Shown {
+    let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
     maybe(Some(ids.join(" ")).filter(|ids| !ids.is_empty()))
 }
 
@@ -55,6 +78,15 @@ pub async fn alerts(client: &Client, out: &Output, command: Alerts) -> Ended {
             let (done, code) = each(client, &ids, "silence", &body).await;
             out.list(&done, SILENCES, "id")?;
             Ok(code)
+        }
+        Some(AlertCommand::Receivers) => {
+            out.list(&client.all("/v1/receivers", &[], usize::MAX).await?, RECEIVERS, "name")?;
+            Ok(0)
+        }
+        Some(AlertCommand::Test { receiver }) => {
+            let answer = client.json(Method::POST, &format!("/v1/receivers/{receiver}/test"), None).await?;
+            out.one(&answer, TESTS, "receiver")?;
+            Ok(u8::from(answer["delivered"] != true))
         }
     }
 }

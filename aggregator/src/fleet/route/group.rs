@@ -88,7 +88,9 @@ impl Group {
             let due = row.last_sent.and_then(|at| at.checked_add(interval).ok());
             now.boottime.saturating_add(due.map_or(Duration::ZERO, |due| until(due, now.wall)).min(interval))
         };
-        let told = row.told.iter().map(|told| (told.alert.as_str().into(), Told { starts_at: told.starts_at, ended: told.ended }));
+        // Only who is told again remembers what ended; the receiver may have been such a one.
+        let kept = row.told.iter().filter(|told| receiver.keep_alive.is_some() || told.ended.is_none());
+        let told = kept.map(|told| (told.alert.as_str().into(), Told { starts_at: told.starts_at, ended: told.ended }));
         Self {
             told: told.collect(),
             not_before: after(receiver.group_interval),
@@ -98,6 +100,21 @@ impl Group {
             last_sent: row.last_sent,
             ..Self::default()
         }
+    }
+
+    /// The receiver has other wishes from now on: nothing is further off than they allow. Which alerts are forgotten: those that
+    /// ended, if it is not told again any more.
+    pub(super) fn serve(&mut self, receiver: &Receiver, now: Now) -> Vec<Arc<str>> {
+        self.not_before = self.not_before.min(now.boottime.saturating_add(receiver.group_interval));
+        self.repeat_at = self.repeat_at.min(now.boottime.saturating_add(receiver.repeat_interval));
+        if receiver.keep_alive.is_some() {
+            return Vec::new();
+        }
+        let over = |(id, told): (&Arc<str>, &Told)| told.ended.is_some().then(|| id.clone());
+        let mut over: Vec<Arc<str>> = self.told.iter().filter_map(over).collect();
+        self.told.retain(|_, told| told.ended.is_none());
+        over.retain(|id| !self.waiting.contains(id));
+        over
     }
 
     pub(super) fn row(&self, receiver: &ReceiverId, key: &GroupKey) -> OutboxRow {

@@ -235,6 +235,30 @@ impl Router {
         }
     }
 
+    /// Other receivers, or the same with other wishes; after [`Router::start`]. Whoever stays keeps what it believes and what is
+    /// under way to it.
+    pub(super) fn configure(&mut self, receivers: Vec<Receiver>, alerts: &Alerts, now: Now) {
+        let Self { desks, timers, out, .. } = self;
+        let mut before = std::mem::take(desks);
+        for receiver in receivers {
+            let id = receiver.id.clone();
+            let desk = match before.remove(&id) {
+                Some(mut desk) => {
+                    desk.serve(receiver, now, timers, out);
+                    desk
+                }
+                None => Desk::new(receiver),
+            };
+            desks.insert(id, desk);
+        }
+        for (id, desk) in &before {
+            out.gone.extend(desk.groups.keys().map(|key| outbox_key(id, key)));
+        }
+        for alert in alerts.values() {
+            self.changed(alert, now);
+        }
+    }
+
     /// Something about an alert is not what it was.
     pub(super) fn changed(&mut self, alert: &Alert, now: Now) {
         let Self { desks, timers, out, .. } = self;
@@ -400,6 +424,21 @@ impl Router {
 impl Desk {
     fn new(receiver: Receiver) -> Self {
         Self { receiver, groups: BTreeMap::new(), home: BTreeMap::new(), ready: VecDeque::new(), under_way: None }
+    }
+
+    /// The receiver has other wishes from now on.
+    fn serve(&mut self, receiver: Receiver, now: Now, timers: &mut BTreeSet<(Duration, Wake)>, out: &mut Out) {
+        self.receiver = receiver;
+        let keys: Vec<GroupKey> = self.groups.keys().cloned().collect();
+        for key in &keys {
+            if let Some(group) = self.groups.get_mut(key) {
+                for alert in group.serve(&self.receiver, now) {
+                    self.home.remove(&alert);
+                    out.dirty.insert((self.receiver.id.clone(), key.clone()));
+                }
+            }
+            self.arm(key, timers, out);
+        }
     }
 
     fn restore(&mut self, row: OutboxRow, now: Now) {

@@ -62,6 +62,14 @@ impl Rig {
         self.commit();
     }
 
+    /// The settings are read again.
+    fn configure(&mut self, receivers: Vec<Receiver>) {
+        self.receivers = receivers;
+        self.router.configure(self.receivers.clone(), &self.alerts, self.now);
+        self.under_way.retain(|id, _| self.receivers.iter().any(|receiver| receiver.id == *id));
+        self.commit();
+    }
+
     fn commit(&mut self) {
         let (records, effects) = self.router.take();
         for record in records {
@@ -388,6 +396,75 @@ fn a_receiver_that_is_gone_or_new() {
 }
 
 #[test]
+fn receivers_that_change_while_it_runs() {
+    let mut rig = Rig::new(vec![receiver("stays"), receiver("goes")]);
+    rig.fire("h1");
+    rig.pass(30);
+    let (first, gone) = (rig.under_way["stays"].clone(), rig.under_way["goes"].clone());
+    rig.told();
+    let minute = Duration::from_secs(60);
+    rig.configure(vec![Receiver { repeat_interval: 10 * minute, ..receiver("stays") }, receiver("comes")]);
+    assert_eq!(rig.told(), NOTHING, "what is under way is not sent twice");
+    rig.router.attempted(&gone.receiver, &gone.id, Ok(()), &rig.alerts, rig.now);
+    rig.commit();
+    assert!(rig.rows.keys().all(|key| !format!("{key:?}").contains("goes")), "nothing is left of it");
+    rig.ok("stays");
+    assert_eq!(first.news.len(), 1);
+    rig.pass(30);
+    assert_eq!(rig.told(), ["comes: firing bmc-lost.h1"]);
+    rig.ok("comes");
+    rig.pass(580);
+    assert_eq!(rig.told(), ["stays: repeated bmc-lost.h1"], "by the new interval");
+    rig.ok("stays");
+    // One that no longer wants to hear of it is told its end all the same.
+    let other = |name| Receiver { kinds: vec![AlertKind::AgentLost], ..receiver(name) };
+    rig.configure(vec![other("stays"), other("comes")]);
+    rig.fire("h2");
+    rig.resolve("h1");
+    rig.pass(300);
+    let mut told = rig.told();
+    told.sort();
+    assert_eq!(told, ["comes: resolved bmc-lost.h1", "stays: resolved bmc-lost.h1"]);
+    rig.ok("stays");
+    rig.ok("comes");
+    rig.configure(vec![receiver("stays")]);
+    rig.pass(300);
+    assert_eq!(rig.told(), ["stays: firing bmc-lost.h2"]);
+}
+
+#[test]
+fn who_is_not_reminded_any_more_is_not_told_ends_again() {
+    let minute = Duration::from_secs(60);
+    let reminded = |keep_alive| Receiver { repeat_interval: minute, keep_alive, ..receiver("am") };
+    let told_end = || {
+        let mut rig = Rig::new(vec![reminded(Some(15 * minute))]);
+        rig.fire("h1");
+        rig.pass(30);
+        rig.ok("am");
+        rig.resolve("h1");
+        rig.pass(300);
+        rig.ok("am");
+        rig.told();
+        assert!(!rig.rows.is_empty());
+        rig
+    };
+    let mut running = told_end();
+    running.configure(vec![reminded(None)]);
+    let mut restarted = told_end();
+    restarted.receivers = vec![reminded(None)];
+    restarted.restart();
+    for mut rig in [running, restarted] {
+        rig.pass(3600);
+        assert_eq!(rig.told(), NOTHING);
+        assert!(!rig.router.needs("bmc-lost.h1"));
+        rig.fire("h2");
+        rig.pass(300);
+        rig.ok("am");
+        assert_eq!(rig.rows.len(), 1);
+    }
+}
+
+#[test]
 fn a_host_that_moves_is_told_where_it_was() {
     let mut rig = Rig::new(vec![receiver("mail")]);
     let here = rig.fire("h1");
@@ -468,6 +545,8 @@ enum Step {
     },
     Refuse(usize),
     Restart,
+    /// The settings are read again, with other intervals.
+    Configure(u64),
 }
 
 const HOSTS: [&str; 3] = ["h1", "h2", "h3"];
@@ -485,6 +564,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(receiver, arrives, crash)| Step::Attempt { receiver, arrives, crash }),
         1 => (0..3_usize).prop_map(Step::Refuse),
         1 => Just(Step::Restart),
+        1 => (60..3_600_u64).prop_map(Step::Configure),
     ]
 }
 
@@ -609,6 +689,12 @@ impl Life {
             }
             Step::Refuse(n) => self.attempt(n, false, Some(Err(Undelivered { is_final: true, why: "x".into() }))),
             Step::Restart => self.rig.restart(),
+            Step::Configure(seconds) => {
+                let mut receivers = self.rig.receivers.clone();
+                receivers[0].repeat_interval = Duration::from_secs(seconds);
+                receivers[0].group_interval = Duration::from_secs(seconds / 10);
+                self.rig.configure(receivers);
+            }
         }
         self.give_up();
     }

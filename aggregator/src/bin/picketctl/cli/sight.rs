@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use picket_common::alert::{AlertKind, Matcher};
-use picket_common::id::{ClusterId, HostId, ZoneId};
+use picket_common::id::{ClusterId, HostId, ReceiverId, ZoneId};
 
 use super::seconds;
 
@@ -47,6 +47,13 @@ pub enum AlertCommand {
         /// Why.
         #[arg(long)]
         comment: Option<String>,
+    },
+    /// Who is told of them, and how that goes.
+    Receivers,
+    /// Send something that is no alert to a receiver, to see whether it arrives.
+    Test {
+        /// Which receiver.
+        receiver: ReceiverId,
     },
 }
 
