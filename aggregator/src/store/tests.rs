@@ -14,7 +14,7 @@ use redb::{ReadableTableMetadata as _, StorageBackend};
 mod archive;
 
 use super::*;
-use crate::fleet::view::{PartRow, PowerRow, RowKey, ZoneRow};
+use crate::fleet::view::{DefaultsRow, PartRow, PowerRow, RowKey, ZoneRow};
 
 fn host(name: &str) -> HostId {
     name.parse().unwrap()
@@ -290,8 +290,9 @@ fn a_failed_store_says_so_and_works_again_once_reopened() {
     assert!(keys(&store).contains(&RowKey::Zone("z3".parse().unwrap())));
 }
 
-/// Rows as Picket 0.1 wrote them, hex: a zone, a host with a password, one without, an operation of two hosts.
-const V1_ROWS: [(&str, &str, &str); 4] = [
+/// Rows as Picket 0.1 wrote them, hex: a zone, a host with a password, one without, an operation of two hosts, and one of each
+/// other kind.
+const V1_ROWS: [(&str, &str, &str); 11] = [
     ("zone", "z1", "0100027a310100"),
     (
         "host",
@@ -313,6 +314,24 @@ const V1_ROWS: [(&str, &str, &str); 4] = [
          32372d30312d31355430383a30313a30305a020268310301070178000114323032372d30312d31355430383a30303a30305a\
          01ac0200000268320100000114323032372d30312d31355430383a30303a30305a01ac020000",
     ),
+    ("cluster", "c1", "0101026331027a3101010105015a"),
+    ("rack", "r1", "0102027231027a3101026131ac02"),
+    (
+        "power",
+        "h1",
+        "01040268310214323032372d30312d31355430383a30303a30305a01030114323032372d30312d31355430383a30303a3030\
+         5a010469706d6905017401782901",
+    ),
+    (
+        "agent",
+        "a1",
+        "0105026131027231030303030303030303030303030303030303030303030303030303030303030302616201100000000000\
+         0000000000000000000001ac0201100000000000000000000000000000000207011000000000000000000000000000000063\
+         ac02",
+    ),
+    ("join-token", "aa", "010602616102626202613102723114323032372d30312d31355430383a30303a30305a01036373720370656d"),
+    ("api-token", "cc", "010702636303616e6e0401027a31000102683100"),
+    ("alert", "bmc-lost.h1", "01090b626d632d6c6f73742e6831027b7d"),
 ];
 
 fn v1_rows() -> Vec<(&'static str, &'static str, Vec<u8>)> {
@@ -367,7 +386,63 @@ fn v1_rows() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("host", "h2", super::v1::Row::Host(host("h2", bmc("", None)))),
         ("operation", "00000000-0000-0000-0000-000000000007", super::v1::Row::Operation(operation)),
     ];
-    rows.into_iter().map(|(kind, id, row)| (kind, id, postcard::to_extend(&row, vec![super::v1::VERSION]).unwrap())).collect()
+    let rows = rows.into_iter().chain(v1_rows_of_the_others());
+    rows.map(|(kind, id, row)| (kind, id, postcard::to_extend(&row, vec![super::v1::VERSION]).unwrap())).collect()
+}
+
+/// One of each kind that is taken over as it was.
+fn v1_rows_of_the_others() -> Vec<(&'static str, &'static str, super::v1::Row)> {
+    use picket_common::command::{BmcError, ErrorClass};
+    use picket_common::power::Management;
+    use picket_common::wire::{Generation, Incarnation};
+
+    use super::v1::*;
+    let at = Timestamp::from_second(1_800_000_000).unwrap();
+    let zone = || "z1".parse().unwrap();
+    let cluster =
+        ClusterRow { id: "c1".parse().unwrap(), zone: zone(), oobm: Some(true), poll_interval: Some(5), action_timeout: Some(90) };
+    let rack = RackRow { id: "r1".parse().unwrap(), zone: zone(), agent: Some("a1".parse().unwrap()), epoch: 300 };
+    let error = BmcError { driver: "ipmi".into(), class: ErrorClass::Deadline, code: "t".into(), text: "x".into() };
+    let power = PowerRow {
+        host: host("h1"),
+        power: PowerState::Unknown,
+        power_since: at,
+        management: Some(Management::Lost),
+        management_since: Some(at),
+        error: Some(error),
+        sequence: 41,
+        stale: true,
+    };
+    let agent = AgentRow {
+        id: "a1".parse().unwrap(),
+        rack: "r1".parse().unwrap(),
+        sealing_key: SealingKey([3; 32]),
+        public_key: "ab".into(),
+        boot: Some(Incarnation(Uuid::from_u128(1))),
+        acked: 300,
+        earlier: vec![(Incarnation(Uuid::from_u128(2)), 7)],
+        rolled_back: 1,
+        generation: Generation { store: Uuid::from_u128(99), counter: 300 },
+    };
+    let join_token = JoinTokenRow {
+        id: "aa".into(),
+        secret: "bb".into(),
+        agent: "a1".parse().unwrap(),
+        rack: "r1".parse().unwrap(),
+        expires_at: at,
+        used: Some(("csr".into(), "pem".into())),
+    };
+    let scope = Scope { zones: vec![zone()], clusters: Vec::new(), hosts: vec![host("h1")] };
+    let api_token = ApiTokenRow { hash: "cc".into(), name: "ann".into(), role: Role::Auditor, scope, expires_at: None };
+    vec![
+        ("cluster", "c1", super::v1::Row::Cluster(cluster)),
+        ("rack", "r1", super::v1::Row::Rack(rack)),
+        ("power", "h1", super::v1::Row::Power(power)),
+        ("agent", "a1", super::v1::Row::Agent(agent)),
+        ("join-token", "aa", super::v1::Row::JoinToken(join_token)),
+        ("api-token", "cc", super::v1::Row::ApiToken(api_token)),
+        ("alert", "bmc-lost.h1", super::v1::Row::Alert(AlertRow { id: "bmc-lost.h1".into(), json: "{}".into() })),
+    ]
 }
 
 #[test]
@@ -399,7 +474,7 @@ fn is_migrated(store: &Store) {
     let loaded = store.load().unwrap();
     assert_eq!(loaded.next_sequence, 42);
     let row = |key: RowKey| loaded.rows.iter().find(|row| row.key() == key).unwrap_or_else(|| panic!("no {key:?}")).clone();
-    assert_eq!(loaded.rows.len(), 6);
+    assert_eq!(loaded.rows.len(), 13);
     let (Row::Host(h1), Row::Host(h2)) = (row(RowKey::Host(host("h1"))), row(RowKey::Host(host("h2")))) else { panic!() };
     let (own, bare) = (h1.bmc.unwrap(), h2.bmc.unwrap());
     assert_eq!((own.driver.as_deref(), own.port, own.username.as_deref()), (Some("redfish"), Some(8443), Some("admin")));
@@ -415,6 +490,16 @@ fn is_migrated(store: &Store) {
     assert_eq!((state, starts_at, deadline), (OperationState::Sent, operation.accepted_at, operation.deadline));
     assert_eq!((sent_enablement, operation.operation, operation.stagger_ms), (Some(300), Action::Cycle, 0));
     assert_eq!(part("h1").outcome, Some(Outcome::Unknown("x".into())));
+    let Row::Cluster(cluster) = row(RowKey::Cluster("c1".parse().unwrap())) else { panic!() };
+    assert_eq!((cluster.oobm, cluster.action_timeout, cluster.bmc), (Some(true), Some(90), DefaultsRow::default()));
+    let Row::Agent(agent) = row(RowKey::Agent("a1".parse().unwrap())) else { panic!() };
+    assert_eq!((agent.acked, agent.earlier.len(), agent.rolled_back, agent.generation.counter), (300, 1, 1, 300));
+    let Row::Power(power) = row(RowKey::Power(host("h1"))) else { panic!() };
+    assert_eq!((power.power, power.sequence, power.error.unwrap().code.as_str()), (PowerState::Unknown, 41, "t"));
+    let Row::ApiToken(token) = row(RowKey::ApiToken("cc".into())) else { panic!() };
+    assert_eq!((token.role, token.scope.hosts), (picket_common::api::Role::Auditor, vec![host("h1")]));
+    let Row::JoinToken(token) = row(RowKey::JoinToken("aa".into())) else { panic!() };
+    assert_eq!((token.secret.as_str(), token.used.is_some()), ("bb", true));
 }
 
 #[test]
