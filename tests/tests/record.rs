@@ -268,7 +268,6 @@ fn events_are_taken_up_again_over_a_restart_and_kill_9_without_loss_or_repetitio
     stage.site.start_aggregator().unwrap();
     stage.until_true();
     listener.take_up_again(&stage.http);
-    turned(&stage);
 
     // Killed while the last changes are on their way, twice.
     for _ in 0..2 {
@@ -304,7 +303,9 @@ fn events_are_taken_up_again_over_a_restart_and_kill_9_without_loss_or_repetitio
 
     // One who comes with a place that never was is told so, and goes on from now.
     let lost = stage.http.follow("/v1/events", Some("1-00000000")).unwrap();
-    turned(&stage);
+    for bmc in stage.bmcs() {
+        bmc.toggle();
+    }
     eventually(PATIENCE, || {
         let kinds: Vec<String> = lost.events().into_iter().map(|event| event.kind).collect();
         ensure!(kinds.len() > 1 && kinds[0] == "resync", "{kinds:?}");
