@@ -130,7 +130,7 @@ fn log_to_where_it_is_read(directives: &str) -> anyhow::Result<reload::Handle<En
 
 fn effective(config: &Config) -> String {
     let Config { site, listen, mqtt_listen, advertise, log, settings, notify } = config;
-    let notify: String = notify.iter().map(|notify| receiver(notify)).collect();
+    let notify: String = notify.iter().map(receiver).collect();
     format!(
         "site = \"{site}\"\nlisten = \"{listen}\"\nmqtt_listen = \"{mqtt_listen}\"\nadvertise = \"{advertise}\"\nlog = \"{log}\"\n\n\
          [oobm]\nsync_interval = {}\naction_timeout = {}{}{}{}",
