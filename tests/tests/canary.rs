@@ -14,7 +14,7 @@ use anyhow::{Result, ensure};
 use base64::Engine as _;
 use picket_tests::bmcsim::Simulator;
 use picket_tests::eventually::eventually;
-use picket_tests::harness::{Site, hosts, program, simulator};
+use picket_tests::harness::{BY_HAND, Site, hosts, program, simulator};
 use picket_tests::peers::certificate::Identity;
 use picket_tests::peers::mosquitto::Broker;
 use picket_tests::peers::mosquitto_sub::MosquittoSub;
@@ -28,16 +28,6 @@ const CANARY: &str = "cAnArY-9x7Qz-Wk";
 const OPERATIONS: usize = 500;
 /// Hosts of each driver; an operation is one of a host.
 const HOSTS: usize = 10;
-
-/// A program that takes its password from a file, as driver `exec` runs it.
-const TEMPLATE: &str = r#"
-[exec.by-hand]
-program = "ipmitool"
-args = ["-v", "-I", "lanplus", "-C", "17", "-L", "OPERATOR", "-N", "1", "-R", "3", "-H", "{host}", "-p", "{port}", "-U", "{username}", "-f", "{password_file}", "power", "{action}"]
-actions = { status = "status", start = "on", stop = "off", reboot = "reset" }
-reading = { on_output = "Chassis Power is on", off_output = "Chassis Power is off" }
-auth = { pattern = "RAKP 2 HMAC is invalid" }
-"#;
 
 /// The canary and what it looks like in other clothes.
 fn disguises() -> Vec<Vec<u8>> {
@@ -117,7 +107,7 @@ impl Stand {
     fn new() -> Self {
         let site = Site::start().unwrap();
         site.place("z1", "c1", "r1").unwrap();
-        let agent = site.join_with("r1", "r1", TEMPLATE).unwrap();
+        let agent = site.join_with("r1", "r1", BY_HAND).unwrap();
         let mut stand = Self { site, agent, simulators: Vec::new(), said: Vec::new() };
         for (driver, options) in drivers() {
             let over_redfish = driver == "redfish";

@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 use jiff::Timestamp;
-use picket_common::api::{Alert, EventData, Role, Scope};
+use picket_common::api::{Alert, EventData, Field, Role, Scope};
 use picket_common::id::{AgentId, ClusterId, HostId, RackId, ZoneId};
 
 use crate::fleet::classify::{Class, Right, Target, classify, of_silence};
-use crate::fleet::request::confinement;
+use crate::fleet::request::{BmcChange, confinement};
 use crate::fleet::view::{ApiTokenRow, HostRow, Operation, PartRow, SilenceRow, token_id};
 use crate::fleet::{Request, View};
 
@@ -151,7 +151,8 @@ pub fn authorise(view: &View, principal: &Principal, action: Action<'_>) -> Resu
     let reach = Reach { view, scope: &principal.scope };
     match action {
         Action::Change(Request::AddApiToken(row)) => reach.grant(principal, row),
-        Action::Change(_) | Action::Site(_) | Action::At(..) => reach.target(&target),
+        Action::Change(request) => reach.target(&target).and_then(|()| reach.shared_passwords(request)),
+        Action::Site(_) | Action::At(..) => reach.target(&target),
     }
 }
 
@@ -233,6 +234,36 @@ impl Reach<'_> {
                 Some(_) | None => hidden("silence", id),
             },
         }
+    }
+
+    /// Whoever says where a host's BMC is decides who is sent its password: where that is the cluster's, it takes the cluster.
+    fn shared_passwords(&self, request: &Request) -> Result<(), Denied> {
+        match request {
+            Request::PutHost(id, spec) => self.shared_password(id, spec.bmc.as_ref(), true),
+            Request::PatchHost(id, change) => self.shared_password(id, change.bmc.value(), false),
+            Request::ImportHosts(import) => {
+                import.hosts.iter().try_for_each(|host| self.shared_password(&host.id, host.spec.bmc.as_ref(), true))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn shared_password(&self, id: &HostId, change: Option<&BmcChange>, is_whole: bool) -> Result<(), Denied> {
+        let Some((change, host)) = change.zip(self.view.hosts.get(id)) else { return Ok(()) };
+        let shares = self.view.clusters.get(&host.cluster).is_some_and(|cluster| cluster.bmc.password.is_some());
+        if !shares || is_everywhere(self.scope) || self.cluster(&host.cluster, &host.zone) {
+            return Ok(());
+        }
+        let touches_nothing = *change == BmcChange { repin: change.repin, ..BmcChange::default() } && !is_whole;
+        let gets_own = matches!(change.password, Field::Set(_));
+        let gives_up = matches!(change.password, Field::Unset)
+            || matches!(change.username, Field::Unset)
+            || (is_whole && change.username.is_keep());
+        let keeps_own = host.bmc.as_ref().is_some_and(|bmc| bmc.password.is_some()) && !gives_up;
+        if touches_nothing || gets_own || keeps_own {
+            return Ok(());
+        }
+        Err(Denied::Scope(format!("cluster/{}, whose password this BMC would be sent,", host.cluster)))
     }
 
     fn within(&self, is: bool, target: &Target<'_>) -> Result<(), Denied> {

@@ -3,10 +3,12 @@
 use picket_common::api::{RackBody, ZoneBody};
 use picket_common::id::OperationId;
 use picket_common::power::{Management, PowerOperation};
+use picket_common::seal::Sealed;
 
 use super::*;
 use crate::fleet::request::{Gate, HostChange, SilenceSpec, Until};
-use crate::fleet::testing::{self, World, id, ipmi, operation, spec};
+use crate::fleet::testing::{self, World, id, ipmi, operation, spec, with_login};
+use crate::fleet::view::SharedPassword;
 
 const ROLES: [Role; 5] = [Role::Viewer, Role::Operator, Role::Fencer, Role::Auditor, Role::Admin];
 
@@ -132,6 +134,45 @@ fn told(view: &View, scope: &Scope, request: &Request) -> String {
         Err(Denied::Hidden { kind, id }) => format!("no {kind} {id}"),
         Err(Denied::Scope(what)) => format!("not {what}"),
         Err(other) => other.to_string(),
+    }
+}
+
+#[test]
+fn who_says_where_a_shared_password_goes_reaches_the_cluster() {
+    let mut world = World::empty();
+    world.ground("z1", "c1", "r1");
+    world.join("r1", "r1", 1);
+    for (host, bmc) in [("h1", ipmi("10.0.0.1")), ("h2", with_login("10.0.0.2", 1))] {
+        world.ask(Request::PutHost(id(host), spec("c1", "r1", Some(bmc)))).unwrap();
+    }
+    let mut view = world.fleet.view();
+    let patch =
+        |host: &str, bmc: BmcChange| Request::PatchHost(id(host), HostChange { bmc: Field::Set(bmc), ..HostChange::default() });
+    let moved = || patch("h1", ipmi("10.0.0.66"));
+    let (host, cluster) = (scope(&[], &[], &["h1", "h2"]), scope(&[], &["c1"], &[]));
+    assert_eq!(told(&view, &host, &moved()), "ok", "there is no password to take");
+
+    let c1: ClusterId = id("c1");
+    let mut row = (*view.clusters[&c1]).clone();
+    row.bmc.username = Some("root".into());
+    row.bmc.password = Some(SharedPassword { copies: Vec::new(), recovery: Sealed(vec![0]) });
+    view.clusters.insert(c1, Arc::new(row));
+    let no = "not cluster/c1, whose password this BMC would be sent,";
+    for (request, wanted) in [
+        (moved(), no),
+        (Request::PutHost(id("h1"), spec("c1", "r1", Some(ipmi("10.0.0.66")))), no),
+        (patch("h1", BmcChange { port: Field::Set(624), ..BmcChange::default() }), no),
+        (patch("h2", BmcChange { username: Field::Unset, ..BmcChange::default() }), no),
+        (patch("h2", BmcChange { password: Field::Unset, ..BmcChange::default() }), no),
+        (Request::PutHost(id("h2"), spec("c1", "r1", Some(ipmi("10.0.0.2")))), no),
+        (patch("h2", ipmi("10.0.0.66")), "ok"),
+        (patch("h1", with_login("10.0.0.66", 1)), "ok"),
+        (patch("h1", BmcChange { repin: true, ..BmcChange::default() }), "ok"),
+        (Request::PatchHost(id("h1"), HostChange { maintenance: Some(true), ..HostChange::default() }), "ok"),
+        (Request::PutHost(id("h1"), spec("c1", "r1", None)), "ok"),
+    ] {
+        assert_eq!(told(&view, &host, &request), wanted, "{request:?}");
+        assert_eq!(told(&view, &cluster, &request), "ok", "{request:?}");
     }
 }
 
