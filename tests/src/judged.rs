@@ -209,7 +209,9 @@ pub fn stand_with(settings: &str, hosts: &[(&str, &dyn Bmc)]) -> Stand {
     site.place("z1", "c1", "r1").unwrap();
     let agent = site.join_with("r1", "r1", settings).unwrap();
     let bodies: Vec<Value> = hosts.iter().map(|(id, bmc)| bmc.host(id)).collect();
-    site.import(&bodies).unwrap();
+    if !bodies.is_empty() {
+        site.import(&bodies).unwrap();
+    }
     for (id, _) in hosts {
         assert_eq!(site.ctl(&["oobm", "enable", "host", id]).unwrap().code, 0);
     }
