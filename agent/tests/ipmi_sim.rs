@@ -220,7 +220,11 @@ fn power_is_read_and_switched_by(client: &Client) {
         assert_eq!(client.ask(&bmc, ask, PATIENT), reply, "{ask:?}");
         assert_eq!(client.ask(&bmc, Ask::Status, PATIENT), Ok(Answer::Reading(then)), "after {ask:?}");
     }
-    assert_eq!(sim.actions(), ["power 0", "power 0", "power 1", "reset 1", "shutdown 1"], "each order exactly once");
+    // On and off may be asked again when their answer is late: an effect that is there already. Nothing else may.
+    let mut actions = sim.actions();
+    assert!(actions.iter().filter(|action| *action == "power 0").count() >= 2, "both offs were sent: {actions:?}");
+    actions.dedup_by(|this, before| this == before && this.starts_with("power "));
+    assert_eq!(actions, ["power 0", "power 1", "reset 1", "shutdown 1"], "in this order, reset and soft exactly once");
     client.runtime.block_on(client.driver.shutdown());
 }
 
