@@ -15,6 +15,7 @@ pub mod observe;
 pub mod rack;
 pub mod redfish;
 pub mod run;
+pub mod sign;
 pub mod status;
 pub mod tls;
 pub mod uplink;

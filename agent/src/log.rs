@@ -66,6 +66,13 @@ pub fn report(report: &Report) {
         Report::Password(proven) => {
             tracing::info!(operation = %proven.operation, host = %proven.host, in_force = proven.in_force.as_str(), "bmc password proven");
         }
+        Report::Ha(ha) => {
+            tracing::info!(host = %ha.host, state = %ha.state.name(), why = %ha.why, "host-ha state changed");
+        }
+        Report::Judged(judged) => {
+            let held = judged.judgement.held_by();
+            tracing::info!(host = %judged.host, act = ?judged.act, attempt = judged.attempt, ?held, "gates asked");
+        }
         Report::Snapshot(_) => {}
     }
 }

@@ -323,7 +323,7 @@ async fn an_agents_whole_way_join_hello_assignment_and_presence() {
     let hosts = match agent.hear(Channel::Assign).await {
         Assign::Part(part) => part.hosts,
         Assign::Delta(delta) => delta.upsert,
-        Assign::Settings(_) => Vec::new(),
+        Assign::Settings(_) | Assign::Ha(_) | Assign::Surroundings(_) => Vec::new(),
     };
     let [host] = &hosts[..] else { panic!("{hosts:?}") };
     assert_eq!((host.host.as_str(), host.bmc.as_ref().unwrap().address.as_str()), ("h1", "192.0.2.1"));

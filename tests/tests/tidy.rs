@@ -14,7 +14,7 @@ use source::{Named, named, test_modules};
 
 /// Modules that decide: memory only, no clock, no sockets, no files.
 const PURE: [(&str, &[&str]); 2] =
-    [("agent", &["bmc", "observe", "rack", "ipmi", "redfish"]), ("aggregator", &["fleet", "ingest", "authorise"])];
+    [("agent", &["bmc", "sign", "observe", "rack", "ipmi", "redfish"]), ("aggregator", &["fleet", "ingest", "authorise"])];
 
 /// Crates that a pure module may name: they compute, and nothing else.
 const PURE_CRATES: [&str; 20] = [

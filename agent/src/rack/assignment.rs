@@ -48,7 +48,7 @@ impl Assignments {
         match message {
             Assign::Part(part) => self.part(part),
             Assign::Delta(delta) => self.delta(delta),
-            Assign::Settings(_) => None,
+            Assign::Settings(_) | Assign::Ha(_) | Assign::Surroundings(_) => None,
         }
     }
 

@@ -43,6 +43,7 @@ use self::operation::Operation;
 pub use self::restore::Restored;
 use self::schedule::Schedule;
 use crate::bmc::{Completion, Job};
+use crate::sign::{CheckDone, CheckJob};
 
 /// What can happen to the rack.
 #[derive(Debug)]
@@ -64,6 +65,8 @@ pub enum Event {
     Missed,
     /// The aggregator's clock was measured.
     Measured(CentreClock),
+    /// Checks ended.
+    Checked(Vec<CheckDone>),
     /// The agent's own file says something else.
     Configured {
         /// Most polls in flight at once.
@@ -80,6 +83,8 @@ pub struct Decision {
     pub records: Vec<Record>,
     /// Requests to BMCs, each with its driver's name.
     pub jobs: Vec<(Arc<str>, Job)>,
+    /// Checks of health and activity.
+    pub checks: Vec<CheckJob>,
     /// Kept sessions to close: host and its driver.
     pub forget: Vec<(String, HostId)>,
     /// The agent should say that it lives.
@@ -190,6 +195,7 @@ impl Rack {
             Event::Assigned(message) => self.assigned(message, now, decision),
             Event::Commanded(Command::Power(command)) => self.commanded(command.into(), now, decision),
             Event::Commanded(Command::ChangePassword(change)) => self.commanded(change.into(), now, decision),
+            Event::Commanded(Command::Ha(_)) | Event::Checked(_) => {}
             Event::Commanded(Command::Cancel { operation, host }) => self.cancelled(operation, &host, now, decision),
             Event::Acked { boot, up_to } => {
                 if boot == self.settings.boot {

@@ -401,6 +401,7 @@ const fn is_harmless(event: &Event) -> bool {
         event,
         Event::Completed(_)
             | Event::Measured(_)
+            | Event::Checked(_)
             | Event::Configured { .. }
             | Event::Tick
             | Event::Assigned(Assign::Settings(_))

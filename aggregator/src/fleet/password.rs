@@ -625,7 +625,7 @@ mod tests {
                 let hosts = match assign {
                     Assign::Part(part) => part.hosts,
                     Assign::Delta(delta) => delta.upsert,
-                    Assign::Settings(_) => continue,
+                    Assign::Settings(_) | Assign::Ha(_) | Assign::Surroundings(_) => continue,
                 };
                 self.wire.extend(hosts.into_iter().filter_map(|host| host.bmc).map(Word::Settings));
             }

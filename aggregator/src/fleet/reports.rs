@@ -27,7 +27,7 @@ const fn event_of(state: PowerState) -> Option<PowerEvent> {
     }
 }
 
-const fn host_of(report: &Report) -> &HostId {
+fn host_of(report: &Report) -> &HostId {
     match report {
         Report::Power(report) => &report.host,
         Report::Management(report) => &report.host,
@@ -35,6 +35,8 @@ const fn host_of(report: &Report) -> &HostId {
         Report::Snapshot(snapshot) => &snapshot.host,
         Report::Facts(report) => &report.host,
         Report::Password(report) => &report.host,
+        Report::Ha(report) => &report.host,
+        Report::Judged(report) => &report.host,
     }
 }
 
@@ -109,6 +111,7 @@ impl Fleet {
             Report::Snapshot(snapshot) => self.snapshot(&host, id(), snapshot, now),
             Report::Facts(report) => self.facts_report(&host, id(), report, now),
             Report::Password(report) => self.password_report(&host, id(), &report, now),
+            Report::Ha(_) | Report::Judged(_) => {}
         }
     }
 

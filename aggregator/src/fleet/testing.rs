@@ -462,7 +462,7 @@ impl World {
     /// Assignments told to an agent.
     pub(crate) fn assigns(&self, agent: &str) -> Vec<Assign> {
         let told = self.told_assign(agent);
-        told.filter(|assign| !matches!(assign, Assign::Settings(_))).collect()
+        told.filter(|assign| !matches!(assign, Assign::Settings(_) | Assign::Ha(_) | Assign::Surroundings(_))).collect()
     }
 
     /// Settings of the site told to an agent.

@@ -9,6 +9,7 @@ mod consumer;
 mod driver;
 mod event;
 mod field;
+pub mod ha;
 mod host;
 mod operation;
 mod problem;

@@ -14,6 +14,7 @@
 //!
 //! The state says what is outstanding, so a restart goes on from it. `None` = the event means nothing here.
 
+pub mod settings;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -179,6 +180,26 @@ pub enum Gate {
     InFlight,
     /// Health is not Dead, or activity not inactive.
     Evidence,
+}
+
+impl Gate {
+    /// All gates, in the order in which they are asked.
+    pub const ALL: [Self; 14] = [
+        Self::Identity,
+        Self::Driver,
+        Self::Enablement,
+        Self::Maintenance,
+        Self::Ownership,
+        Self::StartupQuiet,
+        Self::Isolation,
+        Self::SomewhereToGo,
+        Self::Cliff,
+        Self::Storm,
+        Self::Cap,
+        Self::Budget,
+        Self::InFlight,
+        Self::Evidence,
+    ];
 }
 
 /// What can happen to a host.

@@ -28,6 +28,10 @@ pub enum Assign {
     Delta(Delta),
     /// Settings of the site that agents follow; told at every hello and at every change.
     Settings(SiteSettings),
+    /// What host-HA watches over, and how.
+    Ha(super::ha::HaPart),
+    /// What goes on around the agent's hosts.
+    Surroundings(super::ha::Surroundings),
 }
 
 /// See [`Assign::Settings`].
@@ -126,6 +130,8 @@ impl Message for Assign {
                 let fits = (1..=MAX_IN_FLIGHT).contains(&settings.max_in_flight);
                 return if fits { Ok(()) } else { Err(WireError::Bounds("max_in_flight")) };
             }
+            Self::Ha(part) => return part.check(),
+            Self::Surroundings(surroundings) => return surroundings.check(),
         };
         bound("hosts", hosts.len(), MAX_HOSTS_PER_PART)?;
         hosts.iter().try_for_each(check_host)
@@ -136,7 +142,10 @@ fn check_host(host: &HostAssignment) -> Result<(), WireError> {
     if !(1_000..=3_600_000).contains(&host.poll_interval_ms) {
         return Err(WireError::Bounds("poll_interval_ms"));
     }
-    let Some(bmc) = &host.bmc else { return Ok(()) };
+    host.bmc.as_ref().map_or(Ok(()), check_bmc)
+}
+
+pub(super) fn check_bmc(bmc: &BmcAssignment) -> Result<(), WireError> {
     bound("driver", bmc.driver.len(), 32)?;
     bound("address", bmc.address.len(), 255)?;
     bound("username", bmc.username.len(), 255)?;

@@ -48,6 +48,8 @@ pub enum Command {
     },
     /// Set a new login password.
     ChangePassword(ChangePassword),
+    /// A person's word about a host that is watched over.
+    Ha(super::ha::HaCommand),
 }
 
 /// A password change: the command, whose action is [`Action::ChangePassword`], and what it sets.
@@ -107,6 +109,7 @@ impl Message for Command {
                 }
                 bound("password", change.password.0.len(), MAX_SEALED_LEN)
             }
+            Self::Ha(command) => command.check(),
         }
     }
 }

@@ -3,6 +3,7 @@
 pub mod assign;
 pub mod codec;
 pub mod down;
+pub mod ha;
 pub mod report;
 pub mod topic;
 

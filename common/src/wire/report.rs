@@ -53,6 +53,10 @@ pub enum Report {
     Facts(FactsReport),
     /// Which password a BMC takes after a change of it.
     Password(PasswordReport),
+    /// Where a host stands in host-HA.
+    Ha(Box<super::ha::HaReport>),
+    /// What the gates said.
+    Judged(super::ha::JudgedReport),
 }
 
 /// A power change.
@@ -266,6 +270,8 @@ fn check_report(report: &Report) -> Result<(), WireError> {
         },
         Report::Operation(_) | Report::Password(_) => Ok(()),
         Report::Facts(report) => report.facts.check(),
+        Report::Ha(report) => report.error.as_ref().map_or(Ok(()), check_error).and_then(|()| report.check()),
+        Report::Judged(report) => report.check(),
     }
 }
 
