@@ -55,6 +55,15 @@ impl fmt::Display for Power {
     }
 }
 
+/// The orders behind what a chassis did: an on or off that was asked again because its answer was late is one order. Nothing
+/// else may be asked again.
+#[must_use]
+pub fn orders(mut actions: Vec<String>) -> Vec<String> {
+    let may_repeat = ["power 0", "power 1", "power_off", "power_on"];
+    actions.dedup_by(|again, before| again == before && may_repeat.contains(&again.as_str()));
+    actions
+}
+
 /// What a client can ask of a chassis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PowerAction {
