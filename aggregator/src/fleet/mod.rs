@@ -24,6 +24,7 @@ mod enablement;
 pub mod etag;
 mod events;
 mod facts;
+mod ha;
 mod import;
 mod join;
 pub mod json;

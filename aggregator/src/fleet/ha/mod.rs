@@ -1,0 +1,7 @@
+//! Host-HA at the centre: what agents are told of it (settings, gates, what goes on around them, what they may spend), what people
+//! order, and what became of it. Decides nothing about a host's state: its agent does.
+//!
+//! ```text
+//!  settings, gates, budget ── tell ──▶ agents ── reports ──▶ status, alerts
+//!  people ── orders ─────────────────▶
+//! ```
