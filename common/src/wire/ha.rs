@@ -188,7 +188,9 @@ pub enum HaVerb {
     EndCliff,
 }
 
-/// Where a host stands; one for each change.
+/// Where a host stands; one for each change of the state or of what is beside it (a failed check or sample fewer than matter is
+/// none). It is said again, under the same version, beside each [`super::report::Snapshot`] and when the host's enablement is a new
+/// one: the aggregator does not trust what it heard before reports were lost, or from another journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HaReport {
     /// Which host.
@@ -205,7 +207,7 @@ pub struct HaReport {
     pub quarantined: bool,
     /// It is known to be broken.
     pub acked: bool,
-    /// The driver's last error in its fence.
+    /// The driver's last error in its fence, until the fence ends.
     pub error: Option<BmcError>,
     /// What proves Fenced.
     pub proof: Option<Proof>,
