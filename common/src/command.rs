@@ -49,11 +49,20 @@ pub enum Refusal {
     /// The BMC or driver cannot do this operation.
     #[error("the driver or BMC does not support this operation")]
     NotSupported,
+    /// It is being fenced, or was and is not released.
+    #[error("the host is fenced, or is being fenced; until it is released it is not switched on")]
+    HostFenced,
+    /// Somebody vouches that it is off, and it is not.
+    #[error("the host reads On, or answers its health check")]
+    HostIsUp,
+    /// Nobody watches over it.
+    #[error("host-HA is disabled for the host, its cluster or its zone")]
+    HaDisabled,
 }
 
 impl Refusal {
     /// All refusals.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::ZoneDisabled,
         Self::ClusterDisabled,
         Self::HostDisabled,
@@ -67,6 +76,9 @@ impl Refusal {
         Self::ClockUnknown,
         Self::JournalUnavailable,
         Self::NotSupported,
+        Self::HostFenced,
+        Self::HostIsUp,
+        Self::HaDisabled,
     ];
 
     /// Stable code: `zone-disabled`, ….
@@ -86,6 +98,9 @@ impl Refusal {
             Self::ClockUnknown => "clock-unknown",
             Self::JournalUnavailable => "journal-unavailable",
             Self::NotSupported => "not-supported",
+            Self::HostFenced => "host-fenced",
+            Self::HostIsUp => "host-is-up",
+            Self::HaDisabled => "ha-disabled",
         }
     }
 }

@@ -131,8 +131,10 @@ pub struct Fenced {
     pub evidence: Evidence,
     /// It is being switched on again, as its policy says.
     pub restarting: bool,
-    /// It was seen On without our order: it is not down any more.
+    /// It was seen On, or it answered: it is not down any more.
     pub returned: bool,
+    /// An administrator released it: it may be switched on, and is watched over again once it passes a health check.
+    pub released: bool,
 }
 
 /// What proves that a host is off. Never the answer to an order.
@@ -207,6 +209,8 @@ impl Gate {
 pub enum HaEvent {
     /// All HA gates are open; what is missing, if anything.
     Enabled(Option<Ineligible>),
+    /// All HA gates are open, and it was fenced before they were closed and is not released.
+    EnabledFenced(Evidence),
     /// An HA gate was closed.
     Disabled,
     /// Nothing is missing any more.
@@ -249,9 +253,9 @@ pub enum HaEvent {
     Aborted,
     /// A fenced host is switched on again by its policy.
     Restarting,
-    /// A fenced host was read On, and we did not order it.
+    /// A fenced host was read On.
     SeenOn,
-    /// An administrator releases a fenced host, and it passed a health check.
+    /// An administrator releases a fenced host.
     Released,
 }
 
@@ -310,6 +314,10 @@ impl HaState {
         match self {
             Self::Disabled => match event {
                 HaEvent::Enabled(missing) => Some(missing.map_or(Self::Available { failures: 0 }, Self::Ineligible)),
+                // What happened to it meanwhile nobody saw, so it does not count as down.
+                HaEvent::EnabledFenced(evidence) => {
+                    Some(Self::Fenced(Fenced { evidence: evidence.clone(), restarting: false, returned: true, released: false }))
+                }
                 _ => None,
             },
             Self::Ineligible(_) => match event {
@@ -385,7 +393,7 @@ impl HaState {
     }
 
     const fn fenced(evidence: Evidence) -> Self {
-        Self::Fenced(Fenced { evidence, restarting: false, returned: false })
+        Self::Fenced(Fenced { evidence, restarting: false, returned: false, released: false })
     }
 }
 
@@ -445,10 +453,13 @@ impl Fencing {
 impl Fenced {
     fn step(&self, event: &HaEvent) -> Option<HaState> {
         match event {
-            HaEvent::Released => Some(HaState::Available { failures: 0 }),
+            HaEvent::Released => Some(HaState::Fenced(Self { released: true, ..self.clone() })),
+            HaEvent::HealthPassed if self.released => Some(HaState::Available { failures: 0 }),
+            // It answers: whatever its BMC says, it is not down.
+            HaEvent::HealthPassed => Some(HaState::Fenced(Self { returned: true, ..self.clone() })),
             HaEvent::Restarting if !self.returned => Some(HaState::Fenced(Self { restarting: true, ..self.clone() })),
             HaEvent::SeenOn => Some(HaState::Fenced(Self { returned: true, ..self.clone() })),
-            HaEvent::HealthPassed | HaEvent::HealthFailed | HaEvent::OffSeen => Some(HaState::Fenced(self.clone())),
+            HaEvent::HealthFailed | HaEvent::OffSeen => Some(HaState::Fenced(self.clone())),
             _ => None,
         }
     }

@@ -6,7 +6,9 @@ use super::*;
 
 fn states() -> Vec<(&'static str, HaState)> {
     let fencing = |way: Way, sent: bool| HaState::Fencing(Fencing { off_possibly_sent: sent, ..Fencing::new(way) });
-    let fenced = |returned: bool| HaState::Fenced(Fenced { evidence: Evidence::Readings(3), restarting: false, returned });
+    let fenced = |returned: bool, released: bool| {
+        HaState::Fenced(Fenced { evidence: Evidence::Readings(3), restarting: false, returned, released })
+    };
     vec![
         ("disabled", HaState::Disabled),
         ("ineligible", HaState::Ineligible(Ineligible::NeverHealthy)),
@@ -22,8 +24,9 @@ fn states() -> Vec<(&'static str, HaState)> {
         ("policy", fencing(Way::Order(By::Policy), false)),
         ("policy-sent", fencing(Way::Order(By::Policy), true)),
         ("named", fencing(Way::Order(By::Principal("ann".into())), true)),
-        ("fenced", fenced(false)),
-        ("returned", fenced(true)),
+        ("fenced", fenced(false, false)),
+        ("returned", fenced(true, false)),
+        ("released", fenced(false, true)),
     ]
 }
 
@@ -32,6 +35,7 @@ fn events() -> Vec<(&'static str, HaEvent)> {
     vec![
         ("enabled", E::Enabled(None)),
         ("enabled-but", E::Enabled(Some(Ineligible::NoHealthCheck))),
+        ("enabled-fenced", E::EnabledFenced(Evidence::Readings(3))),
         ("disabled", E::Disabled),
         ("eligible", E::Eligible),
         ("ineligible", E::Ineligible(Ineligible::Maintenance)),
@@ -79,10 +83,11 @@ fn shown(state: &HaState) -> String {
             let sent = if *off_possibly_sent { " sent" } else { "" };
             format!("{name}({way} #{attempt}{held}{sent})")
         }
-        HaState::Fenced(Fenced { evidence, restarting, returned }) => {
+        HaState::Fenced(Fenced { evidence, restarting, returned, released }) => {
             let restarting = if *restarting { " restarting" } else { "" };
             let returned = if *returned { " returned" } else { "" };
-            format!("{name}({evidence:?}{restarting}{returned})")
+            let released = if *released { " released" } else { "" };
+            format!("{name}({evidence:?}{restarting}{returned}{released})")
         }
         HaState::Disabled | HaState::Suspect | HaState::Recovered => name.to_string(),
     }
@@ -148,7 +153,8 @@ proptest! {
         for event in happened {
             let Some(next) = state.step(&event, &rules) else { continue };
             if next.name() == HaName::Fenced && state.name() != HaName::Fenced {
-                prop_assert!(matches!(event, HaEvent::Proven(_) | HaEvent::Confirmed(_)), "{state:?} by {event:?}");
+                let known = matches!(event, HaEvent::Proven(_) | HaEvent::Confirmed(_) | HaEvent::EnabledFenced(_));
+                prop_assert!(known, "{state:?} by {event:?}");
             }
             if next.host_status() == HostStatus::Down && state.host_status() != HostStatus::Down {
                 prop_assert!(matches!(event, HaEvent::Proven(_) | HaEvent::Confirmed(_)), "{state:?} by {event:?}");

@@ -255,6 +255,8 @@ pub enum Act {
     Reset,
     /// Nothing: somebody wants to see the answers.
     Plan,
+    /// To take an Off that nobody ordered for a fence. Nothing is sent, so most gates are not asked.
+    Proof,
 }
 
 impl HaPart {

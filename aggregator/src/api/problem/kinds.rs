@@ -117,6 +117,9 @@ pub const fn of_refusal(refusal: Refusal) -> Kind {
         Refusal::ClockUnknown => ("try again in a few seconds", true),
         Refusal::JournalUnavailable => ("look at the agent's disk", true),
         Refusal::NotSupported => ("use another operation", false),
+        Refusal::HostFenced => ("`picketctl fence release ID` when it may live again", false),
+        Refusal::HostIsUp => ("fence it, or say force if it is not the host that answers", false),
+        Refusal::HaDisabled => ("`picketctl ha enable host ID`", false),
     };
     Kind { status: StatusCode::CONFLICT, code: refusal.code(), title: "Refused", meaning: "", hint: Some(hint), retryable }
 }
