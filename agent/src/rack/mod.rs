@@ -7,6 +7,7 @@ mod assignment;
 pub mod change;
 mod commands;
 pub mod facts;
+pub mod fence;
 mod heartbeat;
 pub mod host;
 pub mod moment;
