@@ -3,6 +3,7 @@
 pub mod api;
 pub mod authorise;
 pub mod broker;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod context;

@@ -99,6 +99,7 @@ const PLACES: [(&[&str], &str, &[&str]); 18] = [
         &[
             "agent/src/driver/redfish/",
             "agent/src/join.rs",
+            "aggregator/src/client/",
             "aggregator/src/bin/picketctl/",
             "aggregator/src/notify/",
             "aggregator/src/config/",

@@ -12,22 +12,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::Global;
+use crate::client::{CONNECT_TIMEOUT, Target};
 use crate::failure::Failure;
 use crate::secret_input;
 
 /// Name of the login that is made without a name.
 pub const DEFAULT_CONTEXT: &str = "default";
-
-/// Whom to talk to, and as whom.
-#[derive(Debug)]
-pub struct Target {
-    /// `https://host:port`.
-    pub url: String,
-    /// CA certificate, PEM; absent = the system's.
-    pub ca_pem: Option<String>,
-    /// Bearer token.
-    pub token: Option<Secret<String>>,
-}
 
 /// `config.toml`.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -97,7 +87,7 @@ fn target_in(dir: &Path, global: &Global) -> Result<Target, Failure> {
         None if same.is_some() => credentials(dir)?.tokens.remove(&name),
         None => None,
     };
-    Ok(Target { url: trimmed(&url).to_owned(), ca_pem, token })
+    Ok(Target { url: trimmed(&url).to_owned(), ca_pem, token, connect_within: CONNECT_TIMEOUT })
 }
 
 /// A context that is not there.

@@ -10,8 +10,8 @@ use tokio_rustls::TlsConnector;
 
 use crate::Ended;
 use crate::cli::Login;
-use crate::client::Client;
-use crate::config::{self, Context, DEFAULT_CONTEXT, Target};
+use crate::client::{CONNECT_TIMEOUT, Client, Target};
+use crate::config::{self, Context, DEFAULT_CONTEXT};
 use crate::failure::Failure;
 use crate::secret_input;
 
@@ -29,7 +29,8 @@ pub async fn login(login: &Login, name: Option<&str>) -> Ended {
         None => secret_input::from_prompt("Token: ")?
             .ok_or_else(|| Failure::Usage("give the token with --token-file or --token-stdin".into()))?,
     };
-    let client = Client::new(&Target { url: url.clone(), ca_pem: ca.clone(), token: Some(token.clone()) })?;
+    let target = Target { url: url.clone(), ca_pem: ca.clone(), token: Some(token.clone()), connect_within: CONNECT_TIMEOUT };
+    let client = Client::new(crate::NAME, &target)?;
     client.one("/v1/summary").await?;
     let name = name.unwrap_or(DEFAULT_CONTEXT);
     let dir = config::store(name, Context { url: url.clone(), ca }, &token)?;

@@ -5,12 +5,12 @@ mod alerts;
 mod audit;
 mod bmc;
 mod cli;
-mod client;
 mod config;
 mod confirm;
 mod context;
 mod events;
-mod failure;
+mod fence;
+mod ha;
 mod hosts;
 mod login;
 mod op;
@@ -21,21 +21,26 @@ mod pm;
 mod power;
 mod program;
 mod progress;
-mod secret_input;
 mod select;
 mod sight;
 mod site;
+#[cfg(test)]
+mod testing;
 mod tokens;
 mod transfer;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use picket_aggregator::client::{self, failure, secret_input};
 
 use cli::{Cli, Command};
 use client::Client;
 use failure::Failure;
 use output::Output;
+
+/// What the program calls itself.
+const NAME: &str = "picketctl";
 
 /// How a command ended when it did not fail: most end with 0.
 type Ended = Result<u8, Failure>;
@@ -62,7 +67,7 @@ fn report(failure: &Failure) -> ExitCode {
 
 async fn run(cli: Cli) -> Ended {
     let out = Output::new(&cli.global);
-    let client = || Client::new(&config::target(&cli.global)?);
+    let client = || Client::new(NAME, &config::target(&cli.global)?);
     match cli.command {
         Command::Login(command) => login::login(&command, cli.global.context.as_deref()).await,
         Command::Context(command) => context::context(&out, command),
@@ -72,6 +77,8 @@ async fn run(cli: Cli) -> Ended {
         Command::Hosts(command) => hosts::hosts(client(), &out, command).await,
         Command::Oobm(command) => power::oobm(&client()?, &out, command).await,
         Command::Power(command) => power::power(&client()?, &out, command).await,
+        Command::Ha(command) => ha::ha(&client()?, &out, command).await,
+        Command::Fence(command) => fence::fence(&client()?, &out, command).await,
         Command::Bmc(command) => bmc::bmc(&client()?, &out, command).await,
         Command::Pm(command) => pm::pm(&client()?, command).await,
         Command::Op(command) => op::op(&client()?, &out, command).await,

@@ -6,12 +6,12 @@ use picket_common::api::{Operation, OperationHost};
 use picket_common::hostset::fold;
 use picket_common::id::OperationId;
 use reqwest::Method;
-use serde_json::Value;
 
 use crate::Ended;
 use crate::cli::OpCommand;
+use crate::client::operation::{result_code, until_done};
 use crate::client::{Client, typed};
-use crate::failure::{Failure, NONE_SUCCEEDED, REFUSED, UNKNOWN, over_all};
+use crate::failure::over_all;
 use crate::output::{Column, Output, age, column, maybe};
 
 const OPERATIONS: &[Column<Operation>] = &[
@@ -73,77 +73,19 @@ pub async fn op(client: &Client, out: &Output, command: OpCommand) -> Ended {
     Ok(if operation.done { exit_code(&operation) } else { 0 })
 }
 
-/// How often an operation is looked at while it is waited for.
-const LOOK: Duration = Duration::from_millis(200);
-
-/// How long after its deadline a result may still come: the aggregator itself gives up a minute after it.
-const GRACE: Duration = Duration::from_secs(75);
-
-/// Waits until an operation is done. An aggregator that does not answer meanwhile is asked again: it may be starting anew. What is
-/// seen on the way, without the hosts' parts, goes to `seen`.
-///
-/// # Errors
-/// [`Failure::TimedOut`] with the id, when `timeout` or the operation's own deadline and grace are over.
-pub async fn until_done(
-    client: &Client,
-    first: Value,
-    timeout: Option<Duration>,
-    seen: &impl Fn(&Value),
-) -> Result<Value, Failure> {
-    let operation: Operation = typed(first.clone())?;
-    if operation.done {
-        return Ok(first);
-    }
-    let left = operation.deadline.duration_since(picket_aggregator::clock::now().wall);
-    let patience = timeout.unwrap_or_else(|| Duration::try_from(left).unwrap_or_default().saturating_add(GRACE));
-    let path = format!("/v1/operations/{}", operation.id);
-    let counts = format!("{path}?hosts=none");
-    let looking = async {
-        let mut ticks = tokio::time::interval(LOOK);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut done = false;
-        loop {
-            ticks.tick().await;
-            match client.one(if done { &path } else { &counts }).await {
-                Ok(whole) if done => return Ok(whole),
-                Ok(look) => {
-                    seen(&look);
-                    done = look["done"] == true;
-                }
-                Err(failure) if !failure.may_pass() => return Err(failure),
-                Err(_) => {}
-            }
-        }
-    };
-    let timed_out = || {
-        let id = operation.id;
-        Failure::TimedOut(format!("operation {id} is not done after {} s; `picketctl op wait {id}` goes on", patience.as_secs()))
-    };
-    tokio::time::timeout(patience, looking).await.unwrap_or_else(|_| Err(timed_out()))
-}
-
 /// The exit code that says how an operation ended.
 pub fn exit_code(operation: &Operation) -> u8 {
     let codes: Vec<u8> = operation.hosts.iter().map(result_code).collect();
     over_all(&codes)
 }
 
-/// The exit code that says how a host's part ended.
-pub fn result_code(host: &OperationHost) -> u8 {
-    match host.result.as_deref() {
-        Some("changed" | "unchanged" | "read") => 0,
-        Some("refused") => REFUSED,
-        Some("unknown") | None => UNKNOWN,
-        Some(_) => NONE_SUCCEEDED,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cli::Format;
-    use crate::client::testing;
+    use crate::failure::{Failure, UNKNOWN};
     use crate::output::tests::{at, shown};
+    use serde_json::Value;
 
     #[test]
     fn tables_are_as_they_were() {
@@ -182,7 +124,7 @@ OPERATION                             WHAT      HOSTS     RESULT                
             "code": "store-unavailable", "request_id": "r", "retryable": true}"#;
         let done = || Some((200, operation(true).to_string()));
         let answers = [None, Some((503, broken.to_owned())), Some((200, operation(false).to_string())), done(), None, done()];
-        let client = testing::client(answers.to_vec()).await;
+        let client = crate::testing::client(answers.to_vec()).await;
         let looks = std::cell::Cell::new(0);
         let seen = |_: &Value| looks.set(looks.get() + 1);
         assert_eq!(until_done(&client, operation(false), None, &seen).await.unwrap()["done"], true);

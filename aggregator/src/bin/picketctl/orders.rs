@@ -13,9 +13,9 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::client::operation::{result_code, until_done};
 use crate::client::{ANSWER_TIMEOUT, Call, Client, read, typed};
 use crate::failure::{Failure, REFUSED, UNKNOWN};
-use crate::op::{result_code, until_done};
 use crate::output::{Column, Output, column, maybe, plain, power as shape, print};
 use crate::progress::Progress;
 
@@ -291,12 +291,12 @@ mod tests {
     #[tokio::test]
     async fn an_order_that_may_have_been_heard_is_unknown_and_one_that_was_not_failed() {
         let answers = || vec![None, Some((502, "a proxy's own page".into()))];
-        let client = crate::client::testing::client(answers()).await;
+        let client = crate::testing::client(answers()).await;
         for (result, code) in [("unknown", 5), ("unknown", 5), ("failed", 7)] {
             let outcome = one(&client, &order(), &hosts("h1")[0]).await;
             assert_eq!((outcome.row["result"].as_str(), outcome.code), (Some(result), code), "{}", outcome.row);
         }
-        let client = crate::client::testing::client(answers()).await;
+        let client = crate::testing::client(answers()).await;
         for _ in 0..2 {
             let outcomes = carried_out(&client, &hosts("h1 h2"), &order()).await.unwrap();
             let unknown = |outcome: &Outcome| (outcome.row["result"].as_str(), outcome.code) == (Some("unknown"), 5);

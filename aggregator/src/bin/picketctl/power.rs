@@ -3,9 +3,10 @@
 use std::io::IsTerminal;
 
 use futures_util::{StreamExt, stream};
-use picket_common::api::{DryRun, Enablement};
+use picket_common::api::DryRun;
 use picket_common::power::PowerOperation;
 use reqwest::Method;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::Ended;
@@ -86,22 +87,49 @@ fn state_code(outcomes: &[Outcome]) -> Option<u8> {
     })
 }
 
-const GATES: &[Column<Enablement>] = &[
-    column("SCOPE", |e, _| (&e.scope).into()),
-    column("ID", |e, _| (&e.id).into()),
-    column("OOBM", |e, _| yes_no(e.oobm_enabled)),
-];
+/// A gate, as it is now.
+#[derive(Deserialize)]
+struct GateRow {
+    scope: String,
+    id: String,
+    #[serde(alias = "oobm_enabled", alias = "ha_enabled")]
+    enabled: bool,
+}
+
+const GATES: &[Column<GateRow>] =
+    &[column("SCOPE", |g, _| (&g.scope).into()), column("ID", |g, _| (&g.id).into()), column("OOBM", |g, _| yes_no(g.enabled))];
+
+const HA_GATES: &[Column<GateRow>] =
+    &[column("SCOPE", |g, _| (&g.scope).into()), column("ID", |g, _| (&g.id).into()), column("HA", |g, _| yes_no(g.enabled))];
+
+/// Which gates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gates {
+    /// Of out-of-band management.
+    Oobm,
+    /// Of host-HA.
+    Ha,
+}
 
 /// Gates set at the same time.
 const AT_ONCE: usize = 32;
 
 /// `oobm …`.
 pub async fn oobm(client: &Client, out: &Output, command: OobmCommand) -> Ended {
-    let (gate, verb) = match &command {
-        OobmCommand::Enable(gate) => (gate, "enable"),
-        OobmCommand::Disable(gate) => (gate, "disable"),
+    match command {
+        OobmCommand::Enable(gate) => turn(client, out, Gates::Oobm, &gate, true).await,
+        OobmCommand::Disable(gate) => turn(client, out, Gates::Oobm, &gate, false).await,
+    }
+}
+
+/// Opens or shuts gates.
+pub async fn turn(client: &Client, out: &Output, gates: Gates, gate: &Gate, opens: bool) -> Ended {
+    let ids = gate_ids(client, gates, gate, opens).await?;
+    let verb = if opens { "enable" } else { "disable" };
+    let (which, columns) = match gates {
+        Gates::Oobm => ("oobm", GATES),
+        Gates::Ha => ("ha", HA_GATES),
     };
-    let ids = gate_ids(client, gate, verb).await?;
     let collection = match gate.scope {
         GateScope::Host => "hosts",
         GateScope::Cluster => "clusters",
@@ -111,7 +139,7 @@ pub async fn oobm(client: &Client, out: &Output, command: OobmCommand) -> Ended 
     let each = stream::iter(&ids).map(|id| {
         let progress = &progress;
         async move {
-            let path = format!("/v1/{collection}/{}/oobm/{verb}", escaped(id));
+            let path = format!("/v1/{collection}/{}/{which}/{verb}", escaped(id));
             let answer = client.json(Method::POST, &path, None).await;
             progress.step(answer.is_ok());
             (id, answer)
@@ -127,23 +155,27 @@ pub async fn oobm(client: &Client, out: &Output, command: OobmCommand) -> Ended 
             Err(failure) => eprintln!("{}: {failure}", plain(id)),
         }
     }
-    out.list(&done, GATES, "id")?;
+    out.list(&done, columns, "id")?;
     Ok(over_all(&codes))
 }
 
 /// The gates that are meant, asked about when they are to be shut: hosts as hosts are, a cluster or zone by its name.
-async fn gate_ids(client: &Client, gate: &Gate, verb: &str) -> Result<Vec<String>, Failure> {
-    let shuts = verb == "disable";
+async fn gate_ids(client: &Client, gates: Gates, gate: &Gate, opens: bool) -> Result<Vec<String>, Failure> {
+    let what = match gates {
+        Gates::Oobm => "out-of-band management",
+        Gates::Ha => "host-HA",
+    };
     if gate.scope == GateScope::Host {
         let hosts = named(client, &gate.ids).await?;
-        if shuts {
-            confirm(client, "Disable out-of-band management of", &hosts, gate.yes).await?;
+        if !opens {
+            confirm(client, &format!("Disable {what} of"), &hosts, gate.yes).await?;
         }
         return Ok(hosts.iter().map(ToString::to_string).collect());
     }
-    if shuts && !gate.yes {
+    if !opens && !gate.yes {
         let names = gate.ids.join(" ");
-        ask(&format!("Disable all hosts of {names}? Type {names}: "), std::slice::from_ref(&names))?;
+        let of = if gates == Gates::Oobm { String::new() } else { format!("{what} of ") };
+        ask(&format!("Disable {of}all hosts of {names}? Type {names}: "), std::slice::from_ref(&names))?;
     }
     Ok(gate.ids.clone())
 }

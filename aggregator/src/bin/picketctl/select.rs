@@ -159,7 +159,7 @@ mod tests {
         let absent = r#"{"type": "/problems/not-found", "title": "T", "status": 404, "detail": "d", "code": "not-found",
             "request_id": "r", "retryable": false}"#;
         let answers = [Some((200, none.clone())), Some((404, absent.to_owned())), Some((200, none)), Some((200, "{}".to_owned()))];
-        let client = crate::client::testing::client(answers.to_vec()).await;
+        let client = crate::testing::client(answers.to_vec()).await;
         let error = named(&client, &words("@rack:r9")).await.unwrap_err();
         assert!(error.to_string().contains("there is no @rack:r9") && error.exit_code() == 2, "{error}");
         let error = named(&client, &words("@rack:r1")).await.unwrap_err();

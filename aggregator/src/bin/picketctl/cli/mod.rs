@@ -2,6 +2,7 @@
 
 mod access;
 mod bmc;
+mod ha;
 mod inventory;
 mod power;
 mod program;
@@ -13,6 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use access::{AgentCommand, ConsumerCommand, ContextCommand, Login, TokenCommand};
 pub use bmc::{BmcCommand, DriverCommand, OrderArgs, SecretCommand, SettingsCommand};
+pub use ha::{Fence, FenceVerb, Follow, HaCommand, HaScope, Said};
 pub use inventory::{
     ClusterCommand, ClusterSettings, ExportArgs, ExportFormat, HostCommand, HostFilter, HostSettings, ImportArgs, ImportFormat,
     RackCommand, SharedSettings, Unset, ZoneCommand,
@@ -124,6 +126,11 @@ pub enum Command {
     Oobm(OobmCommand),
     /// Switch hosts on and off, or read their state now.
     Power(Power),
+    /// Watch over hosts: who is well, and what is done about who is not.
+    #[command(subcommand)]
+    Ha(HaCommand),
+    /// Fence hosts: switch them off, and prove it.
+    Fence(Fence),
     /// BMCs: what they are, their light, boot device and password.
     #[command(subcommand)]
     Bmc(BmcCommand),
@@ -252,6 +259,22 @@ mod tests {
             "hosts set h[1-2] --unset port --unset options --option k=",
             "hosts fold -",
             "power diag h1",
+            "ha enable host h[1-2]",
+            "ha set cluster c1 policy=reboot health=tcp:{host}:22 health=icmp:{host} cap=5",
+            "ha unset host h1 policy",
+            "ha pause cluster c1 --for 2h --reason PDU",
+            "ha unpause cluster c1",
+            "ha reset-counters h1 --reason x",
+            "ha end-cliff h1 --reason looked",
+            "fence h1 --reason x",
+            "fence r07n[01-02] --reason x --override storm --override cap --yes --no-wait",
+            "fence --reason x h1 h2",
+            "fence plan h1 --timeout 9",
+            "--url https://a fence plan h1",
+            "fence confirm h1 --reason x --force",
+            "fence abort h1 --reason x",
+            "fence ack h1 h2 --reason x",
+            "fence release h1 --reason x --no-wait",
             "pm -0 r07n[01-03] r08n01 -y",
             "pm -q",
             "pm -l -x",
@@ -271,6 +294,12 @@ mod tests {
             "hosts import x --format xml",
             "hosts export --format obm",
             "power explode h1",
+            "fence h1",
+            "fence --reason x",
+            "fence confirm h1",
+            "ha set zone z1 policy=reboot",
+            "ha set host h1",
+            "ha pause host h1 --reason x",
             "power on",
             "power on h1 --timeout 0",
             "power status h1 --exit-state --no-wait",

@@ -1,4 +1,9 @@
-//! The HTTP API from the asker's side: one client, bounded waits, problems as failures.
+//! The HTTP API from the asker's side, for the programs of this package: one client, bounded waits, problems as failures. The
+//! daemon does not use it.
+
+pub mod failure;
+pub mod operation;
+pub mod secret_input;
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -11,11 +16,10 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::config::Target;
-use crate::failure::Failure;
+use failure::Failure;
 
 /// An unreachable aggregator is noticed within this.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An answer that is not waited for on purpose must come within this.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -23,7 +27,21 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Items of a page: the most the API gives.
 const PAGE: usize = 1000;
 
+/// Whom to talk to, and as whom.
+#[derive(Debug)]
+pub struct Target {
+    /// `https://host:port`.
+    pub url: String,
+    /// CA certificate, PEM; absent = the system's.
+    pub ca_pem: Option<String>,
+    /// Bearer token.
+    pub token: Option<Secret<String>>,
+    /// It is unreachable when no connection is made within this; usually [`CONNECT_TIMEOUT`].
+    pub connect_within: Duration,
+}
+
 /// Talks to one aggregator.
+#[derive(Debug)]
 pub struct Client {
     http: reqwest::Client,
     url: String,
@@ -39,16 +57,16 @@ struct Page {
 }
 
 impl Client {
-    /// A client for `target`.
+    /// A client for `target`; `program` is what it calls itself.
     ///
     /// # Errors
     /// [`Failure::Usage`] for an address or CA that cannot be used.
-    pub fn new(target: &Target) -> Result<Self, Failure> {
+    pub fn new(program: &str, target: &Target) -> Result<Self, Failure> {
         check_url(&target.url)?;
         let mut builder = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
+            .connect_timeout(target.connect_within)
             .redirect(redirect::Policy::none())
-            .user_agent(concat!("picketctl/", env!("CARGO_PKG_VERSION")));
+            .user_agent(format!("{program}/{}", env!("CARGO_PKG_VERSION")));
         if let Some(pem) = &target.ca_pem {
             let bundle = Certificate::from_pem_bundle(pem.as_bytes());
             let bundle = bundle.map_err(|error| Failure::Usage(format!("the CA is not PEM: {}", chain(&error))))?;
@@ -160,6 +178,7 @@ impl Client {
 }
 
 /// One request.
+#[derive(Debug)]
 pub struct Call<'a> {
     /// How.
     pub method: Method,
@@ -175,6 +194,7 @@ pub struct Call<'a> {
 
 impl<'a> Call<'a> {
     /// A request without body and headers.
+    #[must_use]
     pub const fn new(method: Method, path: &'a str) -> Self {
         Self { method, path, headers: &[], body: None, timeout: Some(ANSWER_TIMEOUT) }
     }
@@ -192,6 +212,7 @@ fn check_url(url: &str) -> Result<(), Failure> {
 }
 
 /// Percent-encodes all but unreserved characters (RFC 3986 §2.3).
+#[must_use]
 pub fn escaped(text: &str) -> String {
     let escape = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
@@ -261,33 +282,5 @@ mod tests {
             assert!(check_url(bad).is_err(), "{bad}");
         }
         assert_eq!(escaped("a b/ü~"), "a%20b%2F%C3%BC~");
-    }
-}
-
-/// An aggregator played by a list of answers.
-#[cfg(test)]
-pub mod testing {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-    use super::{Client, Target};
-
-    /// A client of a server that gives `answers` (`None`: hears and says nothing), one a connection, and then is gone.
-    pub async fn client(answers: Vec<Option<(u16, String)>>) -> Client {
-        drop(rustls::crypto::ring::default_provider().install_default());
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let serving = async move {
-            for answer in answers {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                let mut heard = [0; 4096];
-                assert!(stream.read(&mut heard).await.unwrap() > 0);
-                if let Some((status, body)) = answer {
-                    let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
-                    stream.write_all((head + &body).as_bytes()).await.unwrap();
-                }
-            }
-        };
-        tokio::spawn(serving);
-        Client::new(&Target { url, ca_pem: None, token: None }).unwrap()
     }
 }

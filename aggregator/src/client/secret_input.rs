@@ -5,23 +5,32 @@ use std::path::Path;
 
 use picket_common::secret::Secret;
 
-use crate::failure::Failure;
+use super::failure::Failure;
 
 /// Longest secret, in bytes.
 const MAX_LEN: u64 = 4096;
 
 /// The first line of a file.
+///
+/// # Errors
+/// [`Failure::Usage`] when it cannot be read.
 pub fn from_file(path: &Path) -> Result<Secret<String>, Failure> {
     let wrong = |error: std::io::Error| Failure::Usage(format!("{}: {error}", path.display()));
     first_line(std::fs::File::open(path).map_err(wrong)?).map_err(wrong)
 }
 
 /// The first line of stdin.
+///
+/// # Errors
+/// [`Failure::Usage`] when it cannot be read.
 pub fn from_stdin() -> Result<Secret<String>, Failure> {
     first_line(std::io::stdin().lock()).map_err(|error| Failure::Usage(format!("stdin: {error}")))
 }
 
 /// Asks on the terminal, if there is one.
+///
+/// # Errors
+/// [`Failure::Local`] when the terminal fails.
 pub fn from_prompt(prompt: &str) -> Result<Option<Secret<String>>, Failure> {
     if !std::io::stdin().is_terminal() {
         return Ok(None);
@@ -30,7 +39,11 @@ pub fn from_prompt(prompt: &str) -> Result<Option<Secret<String>>, Failure> {
     Ok((!text.is_empty()).then(|| Secret::new(text)))
 }
 
-fn first_line(source: impl Read) -> std::io::Result<Secret<String>> {
+/// The first line of `source`, without its end.
+///
+/// # Errors
+/// As reading it, or when it is no text.
+pub fn first_line(source: impl Read) -> std::io::Result<Secret<String>> {
     let mut text = zeroize::Zeroizing::new(String::new());
     source.take(MAX_LEN).read_to_string(&mut text)?;
     Ok(Secret::new(text.lines().next().unwrap_or_default().to_owned()))

@@ -45,6 +45,7 @@ pub const NOT_FOUND: u8 = 8;
 
 impl Failure {
     /// The exit code of a command that failed like this.
+    #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => USAGE,
@@ -63,6 +64,7 @@ impl Failure {
     }
 
     /// One line, for a table.
+    #[must_use]
     pub fn line(&self) -> String {
         match self {
             Self::Problem(problem) => format!("{} ({})", problem.detail, problem.code),
@@ -73,6 +75,7 @@ impl Failure {
     }
 
     /// Whether the same question may be answered in a moment: no answer, or one that says that something is broken there.
+    #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::NoAnswer(_) => true,
@@ -108,6 +111,7 @@ impl fmt::Display for Failure {
 }
 
 /// The exit code over many: all ok, some failed, or the one reason why none succeeded.
+#[must_use]
 pub fn over_all(codes: &[u8]) -> u8 {
     let mut failed = codes.iter().copied().filter(|code| *code != 0);
     let Some(first) = failed.next() else { return 0 };
