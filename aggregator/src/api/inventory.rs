@@ -48,7 +48,7 @@ const PAGE: [&str; 2] = ["limit", "page_token"];
 pub(super) async fn zones(State(api): State<Api>, Who(who): Who, params: Params) -> Answered<Page<Zone>> {
     let page = params.only(&PAGE)?.page()?;
     let view = api.view(&who);
-    Ok(Shown(paged(&view.zones, page, |row| Some(json::zone_json(row)))))
+    Ok(Shown(paged(&view.zones, page, |row| Some(json::zone_json(&view, row)))))
 }
 
 pub(super) async fn zone(State(api): State<Api>, Who(who): Who, Id(id): Id<ZoneId>) -> Result<Tagged<Zone>, ApiError> {
@@ -56,7 +56,7 @@ pub(super) async fn zone(State(api): State<Api>, Who(who): Who, Id(id): Id<ZoneI
 }
 
 fn zone_of(view: &View, id: &ZoneId) -> Option<Tagged<Zone>> {
-    view.zones.get(id).map(|row| Tagged { tag: ETag::zone(row), shown: json::zone_json(row) })
+    view.zones.get(id).map(|row| Tagged { tag: ETag::zone(view, row), shown: json::zone_json(view, row) })
 }
 
 pub(super) async fn put_zone(
@@ -89,7 +89,7 @@ pub(super) async fn cluster(State(api): State<Api>, Who(who): Who, Id(id): Id<Cl
 }
 
 fn cluster_of(view: &View, id: &ClusterId) -> Option<Tagged<Cluster>> {
-    view.clusters.get(id).map(|row| Tagged { tag: ETag::cluster(row), shown: json::cluster_json(view, row) })
+    view.clusters.get(id).map(|row| Tagged { tag: ETag::cluster(view, row), shown: json::cluster_json(view, row) })
 }
 
 pub(super) async fn put_cluster(
@@ -206,7 +206,7 @@ pub(super) async fn host(State(api): State<Api>, Who(who): Who, Id(id): Id<HostI
 }
 
 pub(super) fn host_of(view: &View, id: &HostId) -> Option<Tagged<Host>> {
-    view.hosts.get(id).map(|row| Tagged { tag: ETag::host(row), shown: json::whole_host_json(view, row) })
+    view.hosts.get(id).map(|row| Tagged { tag: ETag::host(view, row), shown: json::whole_host_json(view, row) })
 }
 
 pub(super) async fn put_host(

@@ -12,6 +12,7 @@ mod bucket;
 mod etag;
 mod events;
 mod extract;
+mod ha;
 mod idempotency;
 mod inventory;
 mod join;
@@ -122,6 +123,7 @@ pub fn router(context: Context, authority: Arc<Authority>, notifier: Notifier) -
     Router::new()
         .merge(inventory_routes())
         .merge(power_routes())
+        .merge(ha_routes())
         .route("/v1/agents", get(observe::agents))
         .route("/v1/agents/{agent}", get(observe::agent))
         .route("/v1/agents/tokens", post(join::token))
@@ -178,6 +180,19 @@ fn power_routes() -> Router<Api> {
         .route("/v1/hosts/{host}/bmc/resolve-password", post(p::resolve_password))
         .route("/v1/operations", get(o::operations).post(o::operate))
         .route("/v1/operations/{operation}", get(o::operation).delete(o::cancel))
+}
+
+fn ha_routes() -> Router<Api> {
+    use ha as h;
+    Router::new()
+        .route("/v1/hosts/{host}/ha/enable", post(h::turn::<HostId, true>))
+        .route("/v1/hosts/{host}/ha/disable", post(h::turn::<HostId, false>))
+        .route("/v1/clusters/{cluster}/ha/enable", post(h::turn::<ClusterId, true>))
+        .route("/v1/clusters/{cluster}/ha/disable", post(h::turn::<ClusterId, false>))
+        .route("/v1/zones/{zone}/ha/enable", post(h::turn::<ZoneId, true>))
+        .route("/v1/zones/{zone}/ha/disable", post(h::turn::<ZoneId, false>))
+        .route("/v1/hosts/{host}/pause", post(h::pause::<HostId>).delete(h::resume::<HostId>))
+        .route("/v1/clusters/{cluster}/pause", post(h::pause::<ClusterId>).delete(h::resume::<ClusterId>))
 }
 
 fn alert_routes() -> Router<Api> {

@@ -33,13 +33,19 @@ where
     T::Err: Display,
 {
     let gate = id.into();
-    let (scope, id) = match &gate {
+    let (scope, id) = scope_of(&gate);
+    api.change(&who, Request::SetOobm(gate, OPEN)).await?;
+    Ok(Shown(Enablement { scope, id, oobm_enabled: OPEN }))
+}
+
+/// What kind of thing a gate is of, and its id.
+pub(super) fn scope_of(gate: &Gate) -> (String, String) {
+    let (scope, id) = match gate {
         Gate::Zone(id) => ("zone", id.to_string()),
         Gate::Cluster(id) => ("cluster", id.to_string()),
         Gate::Host(id) => ("host", id.to_string()),
     };
-    api.change(&who, Request::SetOobm(gate, OPEN)).await?;
-    Ok(Shown(Enablement { scope: scope.to_owned(), id, oobm_enabled: OPEN }))
+    (scope.to_owned(), id)
 }
 
 /// What is asked of one host, whatever it is.

@@ -28,7 +28,7 @@ const GENERATED: usize = 16;
 
 /// A whole host, its password sealed.
 pub fn host_spec(view: &View, recovery: &SealingKey, host: &HostId, body: HostBody) -> Result<HostSpec, ApiError> {
-    let HostBody { cluster, zone, rack, bmc, maintenance, poll_interval, action_timeout, labels } = body;
+    let HostBody { cluster, zone, rack, bmc, maintenance, poll_interval, action_timeout, labels, ha } = body;
     let bmc = bmc.map(|bmc| {
         let BmcBody { driver, address, port, username, password, options } = bmc;
         let names = Names { address: address.as_deref(), username: username.as_deref() };
@@ -44,13 +44,13 @@ pub fn host_spec(view: &View, recovery: &SealingKey, host: &HostId, body: HostBo
             repin: false,
         })
     });
-    Ok(HostSpec { bmc: bmc.transpose()?, cluster, zone, rack, maintenance, poll_interval, action_timeout, labels })
+    Ok(HostSpec { bmc: bmc.transpose()?, cluster, zone, rack, maintenance, poll_interval, action_timeout, labels, ha })
 }
 
 /// Changes to a host, the password sealed for the address and user that result.
 pub fn host_change(view: &View, recovery: &SealingKey, host: &HostId, patch: HostPatch) -> Result<HostChange, ApiError> {
     let row = view.hosts.get(host).ok_or_else(|| not_found("host", host))?;
-    let HostPatch { cluster, rack, bmc, maintenance, poll_interval, action_timeout, labels } = patch;
+    let HostPatch { cluster, rack, bmc, maintenance, poll_interval, action_timeout, labels, ha } = patch;
     let bmc = match bmc {
         Field::Keep => Field::Keep,
         Field::Unset => Field::Unset,
@@ -64,7 +64,7 @@ pub fn host_change(view: &View, recovery: &SealingKey, host: &HostId, patch: Hos
             Field::Set(bmc_change(view, recovery, &place, bmc)?)
         }
     };
-    Ok(HostChange { bmc, cluster, rack, maintenance, poll_interval, action_timeout, labels })
+    Ok(HostChange { bmc, cluster, rack, maintenance, poll_interval, action_timeout, labels, ha })
 }
 
 fn bmc_change(view: &View, recovery: &SealingKey, place: &Place<'_>, bmc: BmcPatch) -> Result<BmcChange, ApiError> {
@@ -125,9 +125,9 @@ fn given(
 
 /// A whole cluster, its password sealed.
 pub fn cluster_spec(view: &View, recovery: &SealingKey, cluster: &ClusterId, body: ClusterBody) -> Result<ClusterSpec, ApiError> {
-    let ClusterBody { zone, poll_interval, action_timeout, bmc } = body;
+    let ClusterBody { zone, poll_interval, action_timeout, bmc, ha, brakes } = body;
     let bmc = defaults(view, recovery, cluster, &zone, None, bmc)?;
-    Ok(ClusterSpec { zone, poll_interval, action_timeout, bmc })
+    Ok(ClusterSpec { zone, poll_interval, action_timeout, bmc, ha, brakes })
 }
 
 /// Changes to a cluster, the password sealed for the user that results.
@@ -138,10 +138,10 @@ pub fn cluster_change(
     patch: ClusterPatch,
 ) -> Result<ClusterChange, ApiError> {
     let row = view.clusters.get(cluster).ok_or_else(|| not_found("cluster", cluster))?;
-    let ClusterPatch { zone, poll_interval, action_timeout, bmc } = patch;
+    let ClusterPatch { zone, poll_interval, action_timeout, bmc, ha, brakes } = patch;
     let its_zone = zone.as_ref().unwrap_or(&row.zone);
     let bmc = defaults(view, recovery, cluster, its_zone, row.bmc.username.as_deref(), bmc)?;
-    Ok(ClusterChange { zone, poll_interval, action_timeout, bmc })
+    Ok(ClusterChange { zone, poll_interval, action_timeout, bmc, ha, brakes })
 }
 
 fn defaults(

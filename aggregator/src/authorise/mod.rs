@@ -13,7 +13,7 @@ use picket_common::api::{Alert, EventData, Field, Role, Scope};
 use picket_common::id::{AgentId, ClusterId, HostId, RackId, ZoneId};
 
 use crate::fleet::classify::{Class, Right, Target, classify, of_silence};
-use crate::fleet::request::{BmcChange, confinement};
+use crate::fleet::request::{BmcChange, Gate, confinement};
 use crate::fleet::view::{ApiTokenRow, HostRow, Operation, PartRow, SilenceRow, token_id};
 use crate::fleet::{Request, View};
 
@@ -379,6 +379,11 @@ pub fn visible(view: &View, scope: &Scope) -> View {
         api_tokens: OrdMap::new(),
         pending: kept(&view.pending, |id, _| hosts.contains_key(id)),
         facts: kept(&view.facts, |id, _| hosts.contains_key(id)),
+        ha: kept(&view.ha, |at, _| match at {
+            Gate::Zone(id) => zones.contains_key(id),
+            Gate::Cluster(id) => clusters.contains_key(id),
+            Gate::Host(id) => hosts.contains_key(id),
+        }),
         settings: view.settings.clone(),
         zones,
         clusters,

@@ -6,7 +6,7 @@ use picket_common::power::{Management, PowerOperation};
 use picket_common::seal::Sealed;
 
 use super::*;
-use crate::fleet::request::{Gate, HostChange, SilenceSpec, Until};
+use crate::fleet::request::{HostChange, SilenceSpec, Until};
 use crate::fleet::testing::{self, World, id, ipmi, operation, spec, with_login};
 use crate::fleet::view::SharedPassword;
 

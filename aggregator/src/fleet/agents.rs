@@ -10,6 +10,7 @@ use picket_common::wire::down::Reply;
 use picket_common::wire::report::{Gone, Heartbeat, Hello, MAX_OVERDUE, Up};
 use picket_common::wire::{Generation, Incarnation, Session};
 
+use super::ha::ToldHa;
 use super::view::{AgentRow, Presence};
 use super::{Fleet, Heard, Timer};
 
@@ -36,6 +37,8 @@ pub(super) struct Link {
     /// When an assignment was last sent.
     pub(super) told_at: Option<Duration>,
     resend_at: Option<Duration>,
+    /// What it was told of host-HA in this connection.
+    pub(super) told_ha: Option<ToldHa>,
     /// When reports last came.
     pub(super) reports_at: Option<Duration>,
     /// Sequence up to which reports must have come before its hosts are fresh again.
@@ -152,6 +155,7 @@ impl Fleet {
         link.gone = None;
         link.was_fresh = false;
         link.told = generation;
+        link.told_ha = None;
         link.catch_up = next.saturating_sub(1);
         // Give the agent time to send what it has before asking for it.
         link.reports_at = Some(now.boottime);
@@ -172,6 +176,7 @@ impl Fleet {
         self.edit_presence(agent, |presence| presence.caught_up = caught_up);
         self.restale_all(agent);
         self.tell_settings(agent);
+        self.draft.ha.insert(agent.clone());
         self.settle_agent_alert(agent, false, now);
         self.redispatch(agent, now);
     }

@@ -82,10 +82,10 @@ fn length_bound(host: &HostAssignment) -> usize {
     names + bmc + 20
 }
 
-/// Cuts hosts into parts that fit.
-fn parts(generation: Generation, epoch: u64, hosts: Vec<HostAssignment>) -> Vec<Assign> {
-    let mut cut: Vec<Vec<HostAssignment>> = vec![Vec::new()];
-    let mut filled = 0;
+/// Cuts hosts into parts that fit, at least one; of the first, so much is filled already.
+pub(super) fn cut<T>(hosts: Vec<T>, filled: usize, length_bound: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
+    let mut cut: Vec<Vec<T>> = vec![Vec::new()];
+    let mut filled = filled;
     for host in hosts {
         let length = length_bound(&host);
         let is_full = cut.last().is_some_and(|part| part.len() >= MAX_HOSTS_PER_PART || filled + length > ROOM);
@@ -98,6 +98,11 @@ fn parts(generation: Generation, epoch: u64, hosts: Vec<HostAssignment>) -> Vec<
             part.push(host);
         }
     }
+    cut
+}
+
+fn parts(generation: Generation, epoch: u64, hosts: Vec<HostAssignment>) -> Vec<Assign> {
+    let cut = cut(hosts, 0, length_bound);
     let of = u16::try_from(cut.len()).unwrap_or(u16::MAX);
     (0..of).zip(cut).map(|(part, hosts)| Assign::Part(Part { generation, epoch, part, of, hosts })).collect()
 }

@@ -190,7 +190,7 @@ pub(super) fn check_options(options: &BTreeMap<String, String>, most: usize, lon
 
 /// An IP literal (IPv6 with or without brackets), or a host name by RFC 1123 §2.1 with the underscores that real inventories have:
 /// DNS itself takes them (RFC 2181 §11), and neither a URL nor a command line gives them a meaning.
-fn is_address(text: &str) -> bool {
+pub(super) fn is_address(text: &str) -> bool {
     let bracketed = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     match bracketed {
         Some(inner) => inner.parse::<std::net::Ipv6Addr>().is_ok(),

@@ -122,7 +122,8 @@ pub fn classify(request: &Request) -> Class<'_> {
         }
         Request::DeleteHost(id) => row(Right::Configure, Target::Host(id, None, None), Deed::Change),
         Request::ImportHosts(import) => row(Right::Configure, Target::Imported(&import.hosts), Deed::Act),
-        Request::SetOobm(gate, _) => row(Right::Configure, of_gate(gate), Deed::Act),
+        Request::SetOobm(gate, _) | Request::SetHa(gate, _) => row(Right::Configure, of_gate(gate), Deed::Act),
+        Request::Pause(at, _) | Request::Resume(at) => row(Right::Operate, of_gate(at), Deed::Act),
         Request::Power { host, .. } => row(Right::Operate, Target::Host(host, None, None), Deed::ActOnce),
         Request::Operate(bulk) => row(Right::Operate, Target::Hosts(&bulk.hosts), Deed::ActOnce),
         Request::ChangePassword { host, .. } => row(Right::Configure, Target::Host(host, None, None), Deed::ActOnce),

@@ -9,7 +9,7 @@ use picket_common::id::{ClusterId, HostId};
 use super::Fleet;
 use super::assign::{Assigned, assigned};
 use super::bmc::{check_driver, check_options, check_port, check_username, invalid, unless_empty};
-use super::request::{Answer, ClusterChange, ClusterSpec, DefaultsChange, Rejection};
+use super::request::{Answer, ClusterChange, ClusterSpec, DefaultsChange, Gate, Rejection};
 use super::settings::{check_seconds, not_found};
 use super::view::{ClusterRow, DefaultsRow, Row};
 
@@ -59,18 +59,24 @@ impl Fleet {
     pub(super) fn put_cluster(&mut self, id: ClusterId, spec: ClusterSpec, now: Now) -> Result<Answer, Rejection> {
         let before = self.view.clusters.get(&id).cloned();
         let base = before.as_ref().map(|row| row.bmc.clone()).unwrap_or_default();
-        let ClusterSpec { zone, poll_interval, action_timeout, bmc } = spec;
+        let ClusterSpec { zone, poll_interval, action_timeout, bmc, ha, brakes } = spec;
+        let at = Gate::Cluster(id.clone());
+        let planned = self.planned_ha(&at, ha, brakes, true)?;
         let bmc = match bmc {
             Field::Keep => base,
             Field::Unset => DefaultsRow::default(),
             Field::Set(change) => merge(&base, change, true)?,
         };
         let oobm = before.as_ref().and_then(|row| row.oobm);
-        self.change_cluster(before, ClusterRow { id, zone, oobm, poll_interval, action_timeout, bmc }, now)
+        let answer = self.change_cluster(before, ClusterRow { id, zone, oobm, poll_interval, action_timeout, bmc }, now)?;
+        self.keep_ha(at, planned);
+        Ok(answer)
     }
 
     pub(super) fn patch_cluster(&mut self, id: &ClusterId, change: ClusterChange, now: Now) -> Result<Answer, Rejection> {
         let before = self.view.clusters.get(id).cloned().ok_or_else(|| not_found("cluster", id))?;
+        let at = Gate::Cluster(id.clone());
+        let planned = self.planned_ha(&at, change.ha, change.brakes, false)?;
         let mut row = (*before).clone();
         row.zone = change.zone.unwrap_or(row.zone);
         row.poll_interval = change.poll_interval.over(row.poll_interval);
@@ -80,7 +86,9 @@ impl Fleet {
             Field::Unset => DefaultsRow::default(),
             Field::Set(change) => merge(&before.bmc, change, false)?,
         };
-        self.change_cluster(Some(before), row, now)
+        let answer = self.change_cluster(Some(before), row, now)?;
+        self.keep_ha(at, planned);
+        Ok(answer)
     }
 
     fn change_cluster(&mut self, before: Option<Arc<ClusterRow>>, row: ClusterRow, now: Now) -> Result<Answer, Rejection> {

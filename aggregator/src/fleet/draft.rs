@@ -32,6 +32,8 @@ pub(super) struct Draft {
     pub(super) parts: BTreeSet<(OperationId, HostId)>,
     /// Assignments to bump and tell.
     pub(super) touched: BTreeMap<AgentId, Touched>,
+    /// Agents whose host-HA may have changed.
+    pub(super) ha: BTreeSet<AgentId>,
     pub(super) answer: Option<Effect>,
     pub(super) events: Vec<Effect>,
     /// Presence documents to publish.
@@ -99,6 +101,7 @@ impl Fleet {
         for (agent, touched) in std::mem::take(&mut self.draft.touched) {
             self.reassign(&agent, &touched, now);
         }
+        self.retell_ha();
         let (outbox, deliveries) = self.router.take();
         let mut draft = std::mem::take(&mut self.draft);
         self.write_rows(&mut draft);

@@ -5,8 +5,8 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::classify::{Class, Deed, Target, classify};
-use super::request::{Rejection, Request};
-use super::view::{ApiTokenRow, ClusterRow, HostRow, RackRow, SilenceRow, SiteSettings, View, ZoneRow};
+use super::request::{Gate, Rejection, Request};
+use super::view::{ApiTokenRow, ClusterRow, HaSet, HostRow, RackRow, SilenceRow, SiteSettings, View, ZoneRow};
 
 /// A strong entity tag, quotes included.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,14 +29,14 @@ impl ETag {
 
     /// Of a zone.
     #[must_use]
-    pub fn zone(row: &ZoneRow) -> Self {
-        Self::of(row)
+    pub fn zone(view: &View, row: &ZoneRow) -> Self {
+        Self::of(&(row, ha(view, Gate::Zone(row.id.clone()))))
     }
 
     /// Of a cluster.
     #[must_use]
-    pub fn cluster(row: &ClusterRow) -> Self {
-        Self::of(row)
+    pub fn cluster(view: &View, row: &ClusterRow) -> Self {
+        Self::of(&(row, ha(view, Gate::Cluster(row.id.clone()))))
     }
 
     /// Of a rack; who guards it comes from joins.
@@ -48,9 +48,10 @@ impl ETag {
 
     /// Of a host; its enablement counts other gates too.
     #[must_use]
-    pub fn host(row: &HostRow) -> Self {
+    pub fn host(view: &View, row: &HostRow) -> Self {
         let HostRow { id, zone, cluster, rack, oobm, enablement: _, bmc, maintenance, poll_interval, action_timeout, labels } = row;
-        Self::of(&(id, zone, cluster, rack, oobm, bmc, maintenance, poll_interval, action_timeout, labels))
+        let ha = ha(view, Gate::Host(id.clone()));
+        Self::of(&(id, zone, cluster, rack, oobm, bmc, maintenance, poll_interval, action_timeout, labels, ha))
     }
 
     /// Of the settings that the API sets; those of the file are changed in the file.
@@ -75,16 +76,21 @@ impl ETag {
     /// Of what a request is about, as it is now; none when there is no such thing, or it is nothing that is edited.
     fn current(view: &View, target: &Target<'_>) -> Option<Self> {
         match target {
-            Target::Zone(id) => view.zones.get(*id).map(|row| Self::zone(row)),
-            Target::Cluster(id, _) => view.clusters.get(*id).map(|row| Self::cluster(row)),
+            Target::Zone(id) => view.zones.get(*id).map(|row| Self::zone(view, row)),
+            Target::Cluster(id, _) => view.clusters.get(*id).map(|row| Self::cluster(view, row)),
             Target::Rack(id, _) => view.racks.get(*id).map(|row| Self::rack(row)),
-            Target::Host(id, ..) => view.hosts.get(*id).map(|row| Self::host(row)),
+            Target::Host(id, ..) => view.hosts.get(*id).map(|row| Self::host(view, row)),
             Target::Token(id) => view.api_token(id).map(|row| Self::token(row)),
             Target::Settings => Some(Self::settings(&view.settings)),
             Target::Silence(id) => view.silences.get(*id).map(|row| Self::silence(row)),
             Target::Site | Target::Hosts(_) | Target::Imported(_) | Target::Operation(_) | Target::Alert(_) => None,
         }
     }
+}
+
+/// What is set of host-HA; a pause comes and goes like an operation.
+fn ha(view: &View, at: Gate) -> Option<HaSet> {
+    view.ha.get(&at).map(|set| HaSet { pause: None, ..(**set).clone() })
 }
 
 /// Which tags an asker accepts.
@@ -178,7 +184,7 @@ impl Precondition {
 mod tests {
     use picket_common::api::{RackBody, ZoneBody};
 
-    use super::super::request::{Gate, HostChange, SilenceSpec, Until};
+    use super::super::request::{HostChange, SilenceSpec, Until};
     use super::super::testing::*;
     use super::super::{Request, Terms};
     use super::*;
@@ -222,7 +228,7 @@ mod tests {
         ];
         for (request, zone, if_match, if_none_match, wanted) in table {
             let mut world = World::running(1);
-            let tag = ETag::zone(&world.fleet.view().zones[&id::<picket_common::id::ZoneId>("z1")]);
+            let tag = ETag::zone(&world.fleet.view(), &world.fleet.view().zones[&id::<picket_common::id::ZoneId>("z1")]);
             let if_match = if_match.map(|text| text.replace("THE TAG", tag.as_str()));
             let request = request(zone);
             let name = format!("{request:?} {if_match:?} {if_none_match:?}");
@@ -236,7 +242,7 @@ mod tests {
     #[test]
     fn a_hosts_tag_is_that_of_its_settings() {
         let mut world = World::running(2);
-        let tag = |world: &World| ETag::host(&world.fleet.view().hosts[&id::<picket_common::id::HostId>("h1")]);
+        let tag = |world: &World| ETag::host(&world.fleet.view(), &world.host("h1"));
         let before = tag(&world);
         world.report("r1", vec![world.power_report("h1", picket_common::power::PowerState::On)]);
         world.ask(Request::SetOobm(Gate::Cluster(id("c1")), false)).unwrap();

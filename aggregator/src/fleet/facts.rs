@@ -74,6 +74,9 @@ impl Fleet {
     }
 
     fn keep_facts(&mut self, row: FactsRow) {
+        if let Some(host) = self.view.hosts.get(&row.host).cloned() {
+            self.concern_ha_host(&host);
+        }
         self.draft.put(Row::Facts(row.clone()));
         self.view.facts.insert(row.host.clone(), Arc::new(row));
     }

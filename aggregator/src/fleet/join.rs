@@ -85,6 +85,7 @@ impl Fleet {
         if was_in_charge {
             let hosts = self.view.hosts_of(agent);
             self.settle_agent_alert(agent, false, now);
+            self.concern_ha_rack(&hosts);
             self.set_owner(&old, None, 0, now);
             for host in hosts.iter() {
                 self.restale(host);
@@ -117,6 +118,7 @@ impl Fleet {
     /// anew at Unknown, even if it is the same agent: it would not report again what it believes to be unchanged.
     fn take_over(&mut self, agent: &AgentId, rack: &RackId, epoch: u64, now: Now) {
         let before = self.view.racks.get(rack).and_then(|row| row.agent.clone());
+        self.draft.ha.extend(before.clone());
         self.set_owner(rack, Some(agent.clone()), epoch, now);
         let hosts = self.view.rack_hosts.get(rack).cloned().unwrap_or_default();
         for host in hosts.iter() {
@@ -129,6 +131,7 @@ impl Fleet {
         for host in hosts.iter() {
             self.restale(host);
         }
+        self.concern_ha_rack(&hosts);
     }
 
     /// The epoch grows with the clock: a rack removed and made again, or known only from a backup, must not go back to epochs that

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use picket_common::alert::AlertState;
+use picket_common::api::ha::HaOwn;
 use picket_common::api::{self, Origin, SettingSource, SettingValue, Valued};
 use picket_common::command::{Action, BmcError, ErrorClass, OperationState, Outcome};
 use picket_common::driver;
@@ -14,7 +15,9 @@ use picket_common::power::PowerState;
 use super::agents::LOST_AFTER;
 use super::effective;
 use super::enablement::standing_refusal;
+use super::ha;
 use super::password::password_change;
+use super::request::Gate;
 use super::view::{
     AgentRow, ClusterRow, DefaultsRow, HostRow, Operation, OperationRow, PartRow, PowerRow, RackRow, Settings, View, ZoneRow,
 };
@@ -62,6 +65,8 @@ pub fn host_json(view: &View, host: &HostRow) -> api::Host {
         fresh_at: agent.and_then(|agent| fresh_at(view, host, agent)),
         stale: power.is_none_or(|row| row.stale),
         oobm_enabled: host.oobm.unwrap_or(false),
+        ha_enabled: ha::gate(view, &Gate::Host(host.id.clone())).unwrap_or(false),
+        pause: ha::pause(view, host).cloned(),
         refusal: standing_refusal(view, host).map(|refusal| refusal.code().into()),
         maintenance: host.maintenance,
         bmc: bmc_json(view, host),
@@ -115,6 +120,7 @@ fn effective_json(view: &View, host: &HostRow) -> api::Effective {
         bmc,
         poll_interval: effective::poll_interval(view, host),
         action_timeout: effective::action_timeout(view, host),
+        ha: ha::settings_json(view, host),
     }
 }
 
@@ -181,13 +187,15 @@ fn bmc_json(view: &View, host: &HostRow) -> Option<api::Bmc> {
 
 /// A zone.
 #[must_use]
-pub fn zone_json(zone: &ZoneRow) -> api::Zone {
-    api::Zone { id: zone.id.clone(), oobm_enabled: zone.oobm.unwrap_or(true) }
+pub fn zone_json(view: &View, zone: &ZoneRow) -> api::Zone {
+    let ha_enabled = ha::gate(view, &Gate::Zone(zone.id.clone())).unwrap_or(true);
+    api::Zone { id: zone.id.clone(), oobm_enabled: zone.oobm.unwrap_or(true), ha_enabled }
 }
 
 /// A cluster.
 #[must_use]
 pub fn cluster_json(view: &View, cluster: &ClusterRow) -> api::Cluster {
+    let set = view.ha.get(&Gate::Cluster(cluster.id.clone()));
     api::Cluster {
         id: cluster.id.clone(),
         body: api::ClusterSettings {
@@ -197,6 +205,10 @@ pub fn cluster_json(view: &View, cluster: &ClusterRow) -> api::Cluster {
             bmc: (cluster.bmc != DefaultsRow::default()).then(|| defaults_json(view, cluster)),
         },
         oobm_enabled: cluster.oobm.unwrap_or(true),
+        ha_enabled: set.and_then(|set| set.gate).unwrap_or(true),
+        ha: set.map(|set| set.settings.clone()).filter(|own| *own != HaOwn::default()),
+        brakes: ha::brakes_json(view, &cluster.id),
+        pause: set.and_then(|set| set.pause.clone()),
     }
 }
 

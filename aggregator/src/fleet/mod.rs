@@ -24,7 +24,7 @@ mod enablement;
 pub mod etag;
 mod events;
 mod facts;
-mod ha;
+pub mod ha;
 mod import;
 mod join;
 pub mod json;
@@ -238,6 +238,7 @@ pub struct Fleet {
     done_parts: usize,
     resolved: BTreeSet<(Timestamp, Arc<str>)>,
     settings_version: u64,
+    ha_version: u64,
     /// How long a cause must hold before its alert fires.
     hold_for: BTreeMap<AlertKind, Duration>,
     /// The timer of each alert that waits for one.
@@ -328,6 +329,9 @@ impl Fleet {
             Request::DeleteHost(id) => self.delete_host(&id, now),
             Request::ImportHosts(import) => self.import_hosts(import, now),
             Request::SetOobm(gate, open) => self.set_oobm(&gate, open, now),
+            Request::SetHa(gate, open) => self.set_ha(&gate, open),
+            Request::Pause(at, spec) => self.pause_ha(principal, &at, spec, now),
+            Request::Resume(at) => self.resume_ha(&at),
             Request::Power { id, host, operation, timeout, reason, on_if_off } => {
                 let stagger = Duration::ZERO;
                 let order = commands::Order { id, operation, timeout, reason, on_if_off, stagger };

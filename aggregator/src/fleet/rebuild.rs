@@ -41,6 +41,7 @@ impl Fleet {
             done_parts: 0,
             resolved: BTreeSet::new(),
             settings_version: 1,
+            ha_version: 0,
             hold_for: BTreeMap::new(),
             alert_due: BTreeMap::new(),
             power_memory: BTreeMap::new(),
@@ -90,6 +91,7 @@ impl Fleet {
             Row::Settings(row) => view.settings.api = serde_json::from_str(&row.json).unwrap_or_default(),
             Row::Silence(row) => drop(view.silences.insert(row.id.as_str().into(), Arc::new(row))),
             Row::Outbox(row) => self.router.load(row),
+            Row::Ha(row) => self.load_ha(row),
             Row::Alert(row) => {
                 // One that does not read is an alert lost, not a fleet that does not start.
                 if let Ok(alert) = serde_json::from_str::<api::Alert>(&row.json) {

@@ -1,13 +1,16 @@
 //! What the API can ask of the fleet and what the fleet answers: typed, checked, without HTTP.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use jiff::Timestamp;
+use picket_common::api::ha::{BrakesPatch, HaPatch};
 use picket_common::api::{self, Field};
 use picket_common::command::{Action, Refusal};
 use picket_common::id::{AgentId, ClusterId, HostId, OperationId, RackId, ZoneId};
 use picket_common::seal::{Sealed, SealingKey};
 use picket_common::wire::report::InForce;
+use serde::{Deserialize, Serialize};
 
 pub use super::alerts::{SilenceSpec, Until, confinement};
 use super::view::{SealedPassword, SharedPassword};
@@ -43,6 +46,12 @@ pub enum Request {
     ImportHosts(Import),
     /// Open or close a gate.
     SetOobm(Gate, bool),
+    /// Open or close an HA gate.
+    SetHa(Gate, bool),
+    /// Let nothing disruptive be done by itself for a while.
+    Pause(Gate, PauseSpec),
+    /// End that.
+    Resume(Gate),
     /// Order a power operation; the deadline is reckoned from the event's time.
     Power {
         /// Made by the asker.
@@ -127,6 +136,7 @@ impl Request {
             Self::Operate(bulk) => bulk.reason.as_deref(),
             Self::AckAlert { comment, .. } => comment.as_deref(),
             Self::AddSilence(spec) => spec.comment.as_deref(),
+            Self::Pause(_, spec) => spec.reason.as_deref(),
             Self::PutZone(..)
             | Self::DeleteZone(_)
             | Self::PutCluster(..)
@@ -139,6 +149,8 @@ impl Request {
             | Self::DeleteHost(_)
             | Self::ImportHosts(_)
             | Self::SetOobm(..)
+            | Self::SetHa(..)
+            | Self::Resume(_)
             | Self::ResolvePassword { .. }
             | Self::Reseal(..)
             | Self::PatchSettings(_)
@@ -152,8 +164,8 @@ impl Request {
     }
 }
 
-/// A gate of enablement.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A gate of enablement, or where something is set.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Gate {
     /// A zone's.
     Zone(ZoneId),
@@ -179,6 +191,25 @@ impl From<HostId> for Gate {
     fn from(id: HostId) -> Self {
         Self::Host(id)
     }
+}
+
+impl fmt::Display for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Zone(id) => write!(f, "zone/{id}"),
+            Self::Cluster(id) => write!(f, "cluster/{id}"),
+            Self::Host(id) => write!(f, "host/{id}"),
+        }
+    }
+}
+
+/// A window in which nothing disruptive is done by itself.
+#[derive(Debug, Clone)]
+pub struct PauseSpec {
+    /// When it ends.
+    pub until: Until,
+    /// Why.
+    pub reason: Option<String>,
 }
 
 /// An operation of many hosts.
@@ -222,6 +253,10 @@ pub struct ClusterSpec {
     pub action_timeout: Option<u64>,
     /// What its hosts inherit.
     pub bmc: Field<DefaultsChange>,
+    /// What they inherit of host-HA.
+    pub ha: Field<HaPatch>,
+    /// What bounds its power-downs.
+    pub brakes: Field<BrakesPatch>,
 }
 
 /// Changes to a cluster.
@@ -235,6 +270,10 @@ pub struct ClusterChange {
     pub action_timeout: Field<u64>,
     /// What its hosts inherit, field by field.
     pub bmc: Field<DefaultsChange>,
+    /// What they inherit of host-HA, field by field.
+    pub ha: Field<HaPatch>,
+    /// What bounds its power-downs, field by field.
+    pub brakes: Field<BrakesPatch>,
 }
 
 /// BMC settings that a cluster's hosts inherit, field by field.
@@ -291,6 +330,8 @@ pub struct HostSpec {
     pub action_timeout: Option<u64>,
     /// Free words.
     pub labels: BTreeMap<String, String>,
+    /// Its host-HA.
+    pub ha: Field<HaPatch>,
 }
 
 /// Hosts of a file.
@@ -352,6 +393,8 @@ pub struct HostChange {
     pub action_timeout: Field<u64>,
     /// Replaces all labels.
     pub labels: Option<BTreeMap<String, String>>,
+    /// Its host-HA, field by field.
+    pub ha: Field<HaPatch>,
 }
 
 /// A host's own BMC settings field by field; an empty text is one left out. Changing address or name without the password is

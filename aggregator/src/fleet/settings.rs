@@ -13,8 +13,8 @@ use picket_common::wire::topic::Public;
 use super::assign::assigned;
 use super::bmc::{Ground, Sealing, merge, stays_open};
 use super::draft::state_topic;
-use super::request::{Answer, BmcChange, HostChange, HostSpec, Rejection};
-use super::view::{BmcRow, HostRow, PowerRow, RackRow, Row, RowKey, ZoneRow};
+use super::request::{Answer, BmcChange, Gate, HostChange, HostSpec, Rejection};
+use super::view::{BmcRow, HaSet, HostRow, PowerRow, RackRow, Row, RowKey, ZoneRow};
 use super::{Fleet, Record};
 
 const MAX_LABELS: usize = 64;
@@ -66,6 +66,7 @@ pub(super) struct PlannedHost {
     pub(super) before: Option<Arc<HostRow>>,
     /// As it will be.
     pub(super) row: HostRow,
+    ha: HaSet,
     is_new_password: bool,
 }
 
@@ -96,6 +97,7 @@ impl Fleet {
             return Err(in_use("zone", id, format!("rack {}", rack.id)));
         }
         self.view.zones.remove(id);
+        self.forget_ha(&Gate::Zone(id.clone()));
         self.draft.records.push(Record::Remove(RowKey::Zone(id.clone())));
         Ok(Answer::Done { created: false })
     }
@@ -108,6 +110,7 @@ impl Fleet {
             return Err(in_use("cluster", id, format!("host {host}")));
         }
         self.view.clusters.remove(id);
+        self.forget_ha(&Gate::Cluster(id.clone()));
         self.draft.records.push(Record::Remove(RowKey::Cluster(id.clone())));
         Ok(Answer::Done { created: false })
     }
@@ -161,7 +164,8 @@ impl Fleet {
 
     /// What a host will be, if that can be; changes nothing.
     pub(super) fn plan_host(&self, id: HostId, spec: HostSpec, now: Now) -> Result<PlannedHost, Rejection> {
-        let HostSpec { cluster, zone, rack, bmc, maintenance, poll_interval, action_timeout, labels } = spec;
+        let HostSpec { cluster, zone, rack, bmc, maintenance, poll_interval, action_timeout, labels, ha } = spec;
+        let ha = self.planned_ha(&Gate::Host(id.clone()), ha, Field::Keep, true)?;
         let before = self.view.hosts.get(&id).cloned();
         let place = Place { cluster: &cluster, zone: zone.as_ref(), rack: &rack };
         let zone = self.check_place(&id, &place)?;
@@ -173,20 +177,23 @@ impl Fleet {
         let row = HostRow { id, zone, cluster, rack, oobm, enablement, bmc, maintenance, poll_interval, action_timeout, labels };
         check_host(&row)?;
         before.as_ref().map_or(Ok(()), |before| self.may_change(before, &row, is_new_password))?;
-        Ok(PlannedHost { before, row, is_new_password })
+        Ok(PlannedHost { before, row, ha, is_new_password })
     }
 
     /// Does what was planned on the fleet as it is.
     pub(super) fn put_planned(&mut self, planned: PlannedHost, now: Now) {
-        let PlannedHost { before, row, is_new_password } = planned;
+        let PlannedHost { before, row, ha, is_new_password } = planned;
+        let at = Gate::Host(row.id.clone());
         match before {
             Some(before) => self.change_host(&before, row, is_new_password, now),
             None => self.add_host(row, now),
         }
+        self.keep_ha(at, ha);
     }
 
     pub(super) fn patch_host(&mut self, id: &HostId, change: HostChange, now: Now) -> Result<Answer, Rejection> {
         let before = self.view.hosts.get(id).cloned().ok_or_else(|| not_found("host", id))?;
+        let ha = self.planned_ha(&Gate::Host(id.clone()), change.ha, Field::Keep, false)?;
         let mut row = (*before).clone();
         row.cluster = change.cluster.unwrap_or(row.cluster);
         row.rack = change.rack.unwrap_or(row.rack);
@@ -203,6 +210,7 @@ impl Fleet {
         check_host(&row)?;
         self.may_change(&before, &row, is_new_password)?;
         self.change_host(&before, row, is_new_password, now);
+        self.keep_ha(Gate::Host(id.clone()), ha);
         if repin {
             self.repin(id, now);
         }
@@ -300,9 +308,11 @@ impl Fleet {
         let id = row.id.clone();
         let assigned = assigned(&self.view, before);
         let was = self.view.agent_of(before).map(|agent| agent.id.clone());
+        self.concern_ha(before);
         self.unindex_host(before);
         self.index_host(&row);
         self.edit_host(&id, |host| *host = row.clone());
+        self.concern_ha(&row);
         let is = self.view.agent_of(&row).map(|agent| agent.id.clone());
         if was != is {
             if let Some(was) = &was {
@@ -337,6 +347,8 @@ impl Fleet {
         let row = self.view.hosts.get(id).cloned().ok_or_else(|| not_found("host", id))?;
         self.abandon_operations(&row, now);
         self.resolve_all(&row, now);
+        self.concern_ha(&row);
+        self.forget_ha(&Gate::Host(id.clone()));
         if let Some(agent) = self.view.agent_of(&row).map(|agent| agent.id.clone()) {
             self.edit_presence(&agent, |presence| {
                 presence.overdue.remove(id);

@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 
+use picket_common::api::ha::{BrakesPatch, HaPatch};
 use picket_common::api::{Field, SettingsPatch};
 use picket_common::command::Action;
 use picket_common::hostset::fold;
 use picket_common::id::HostId;
 
-use super::request::{BmcChange, Bulk, ClusterChange, ClusterSpec, DefaultsChange, HostChange, HostSpec, Import, Request};
+use super::request::{
+    BmcChange, Bulk, ClusterChange, ClusterSpec, DefaultsChange, HostChange, HostSpec, Import, Request, Until,
+};
 
 /// Longest line, in bytes: labels and the like can be long.
 const MAX_LINE: usize = 500;
@@ -48,6 +51,16 @@ impl Words {
         }
     }
 
+    /// What a part of the request changes, name by name.
+    fn changes<T>(self, part: &str, field: &Field<T>, changes: impl Fn(&T) -> Vec<(&'static str, String)>) -> Self {
+        match field {
+            Field::Set(patch) => {
+                changes(patch).into_iter().fold(self, |words, (name, value)| words.word(&format!("{part}.{name}"), value))
+            }
+            Field::Keep | Field::Unset => self.hidden(part, field),
+        }
+    }
+
     fn line(self) -> Option<String> {
         let mut line = self.0;
         line.retain(|c| !c.is_control());
@@ -73,7 +86,8 @@ pub fn summary(request: &Request) -> Option<String> {
         | Request::CancelOperation(_)
         | Request::RemoveApiToken(_)
         | Request::AckAlert { .. }
-        | Request::EndSilence(_) => words,
+        | Request::EndSilence(_)
+        | Request::Resume(_) => words,
         Request::AddSilence(spec) => words.word("matchers", spec.matchers.len()),
         Request::PutCluster(_, spec) => cluster(words, spec),
         Request::PatchCluster(_, change) => cluster_change(words, change),
@@ -82,6 +96,11 @@ pub fn summary(request: &Request) -> Option<String> {
         Request::PatchHost(_, change) => host_change(words, change),
         Request::ImportHosts(import) => imported(words, import),
         Request::SetOobm(_, open) => words.word("oobm", if *open { "enabled" } else { "disabled" }),
+        Request::SetHa(_, open) => words.word("ha", if *open { "enabled" } else { "disabled" }),
+        Request::Pause(_, spec) => match spec.until {
+            Until::At(end) => words.word("until", end),
+            Until::After(time) => words.word("minutes", time.as_secs() / 60),
+        },
         Request::Power { operation, timeout, on_if_off, .. } => ordered(words, operation, *timeout, *on_if_off),
         Request::Operate(bulk) => operate(words, bulk),
         Request::ChangePassword { timeout, .. } => words.word("operation", "change-password").maybe("timeout", *timeout),
@@ -100,13 +119,16 @@ pub fn summary(request: &Request) -> Option<String> {
 }
 
 fn cluster(words: Words, spec: &ClusterSpec) -> Words {
-    let ClusterSpec { zone, poll_interval, action_timeout, bmc } = spec;
-    defaults(words.word("zone", zone).maybe("poll_interval", *poll_interval).maybe("action_timeout", *action_timeout), bmc)
+    let ClusterSpec { zone, poll_interval, action_timeout, bmc, ha, brakes } = spec;
+    let words = words.word("zone", zone).maybe("poll_interval", *poll_interval).maybe("action_timeout", *action_timeout);
+    let words = words.changes("ha", ha, HaPatch::changes).changes("brakes", brakes, BrakesPatch::changes);
+    defaults(words, bmc)
 }
 
 fn cluster_change(words: Words, change: &ClusterChange) -> Words {
-    let ClusterChange { zone, poll_interval, action_timeout, bmc } = change;
+    let ClusterChange { zone, poll_interval, action_timeout, bmc, ha, brakes } = change;
     let words = words.maybe("zone", zone.as_ref());
+    let words = words.changes("ha", ha, HaPatch::changes).changes("brakes", brakes, BrakesPatch::changes);
     defaults(words.field("poll_interval", poll_interval).field("action_timeout", action_timeout), bmc)
 }
 
@@ -127,10 +149,11 @@ fn imported(words: Words, import: &Import) -> Words {
 }
 
 fn host(words: Words, spec: &HostSpec) -> Words {
-    let HostSpec { cluster, zone: _, rack, bmc: own, maintenance, poll_interval, action_timeout, labels } = spec;
+    let HostSpec { cluster, zone: _, rack, bmc: own, maintenance, poll_interval, action_timeout, labels, ha } = spec;
     let words = words.word("cluster", cluster).word("rack", rack).word("maintenance", maintenance);
     let words = words.maybe("poll_interval", *poll_interval).maybe("action_timeout", *action_timeout);
     let words = if labels.is_empty() { words } else { words.word("labels", labels.len()) };
+    let words = words.changes("ha", ha, HaPatch::changes);
     match own {
         Some(own) => bmc(words, own),
         None => words,
@@ -138,10 +161,11 @@ fn host(words: Words, spec: &HostSpec) -> Words {
 }
 
 fn host_change(words: Words, change: &HostChange) -> Words {
-    let HostChange { cluster, rack, bmc: own, maintenance, poll_interval, action_timeout, labels } = change;
+    let HostChange { cluster, rack, bmc: own, maintenance, poll_interval, action_timeout, labels, ha } = change;
     let words = words.maybe("cluster", cluster.as_ref()).maybe("rack", rack.as_ref()).maybe("maintenance", *maintenance);
     let words = words.field("poll_interval", poll_interval).field("action_timeout", action_timeout);
     let words = words.maybe("labels", labels.as_ref().map(std::collections::BTreeMap::len));
+    let words = words.changes("ha", ha, HaPatch::changes);
     match own {
         Field::Set(own) => bmc(words, own),
         Field::Keep | Field::Unset => words.hidden("bmc", own),

@@ -64,7 +64,14 @@ pub(crate) fn with_login(address: &str, key: u8) -> BmcChange {
 }
 
 pub(crate) fn cluster_spec(zone: &str) -> ClusterSpec {
-    ClusterSpec { zone: id(zone), poll_interval: None, action_timeout: None, bmc: Field::Keep }
+    ClusterSpec {
+        zone: id(zone),
+        poll_interval: None,
+        action_timeout: None,
+        bmc: Field::Keep,
+        ha: Field::Keep,
+        brakes: Field::Keep,
+    }
 }
 
 pub(crate) fn spec(cluster: &str, rack: &str, bmc: Option<BmcChange>) -> HostSpec {
@@ -77,6 +84,7 @@ pub(crate) fn spec(cluster: &str, rack: &str, bmc: Option<BmcChange>) -> HostSpe
         poll_interval: None,
         action_timeout: None,
         labels: BTreeMap::new(),
+        ha: Field::Keep,
     }
 }
 
@@ -271,6 +279,7 @@ impl World {
         assert_eq!(was.pending, is.pending);
         assert_eq!(was.facts, is.facts);
         assert_eq!(was.settings.api, is.settings.api);
+        assert_eq!(was.ha, is.ha);
         assert_eq!(was.alerts, is.alerts);
         assert_eq!(was.silences, is.silences);
         assert_eq!(was.rack_hosts, is.rack_hosts);

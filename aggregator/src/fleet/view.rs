@@ -7,6 +7,7 @@ use imbl::{OrdMap, OrdSet};
 use jiff::Timestamp;
 use picket_common::alert::{AlertKind, Matcher};
 use picket_common::api;
+use picket_common::api::ha::{BrakesOwn, HaOwn, PauseWindow};
 use picket_common::command::{Action, BmcError, OperationState, Outcome};
 use picket_common::facts::Facts;
 use picket_common::id::{AgentId, ClusterId, HostId, OperationId, RackId, ReceiverId, ZoneId};
@@ -15,6 +16,8 @@ use picket_common::seal::{Sealed, SealingKey};
 use picket_common::wire::report::InForce;
 use picket_common::wire::{Generation, Incarnation, Session};
 use serde::{Deserialize, Serialize};
+
+use super::request::Gate;
 
 /// An immutable snapshot; cloning it shares everything.
 #[derive(Debug, Clone, Default)]
@@ -51,6 +54,8 @@ pub struct View {
     pub rack_hosts: OrdMap<RackId, OrdSet<HostId>>,
     /// Index: hosts of each cluster that has any.
     pub cluster_hosts: OrdMap<ClusterId, OrdSet<HostId>>,
+    /// What somebody set of host-HA, by where.
+    pub ha: OrdMap<Gate, Arc<HaSet>>,
     /// Site-wide settings.
     pub settings: SiteSettings,
 }
@@ -133,6 +138,7 @@ pub enum Row {
     Settings(SettingsRow),
     Silence(SilenceRow),
     Outbox(OutboxRow),
+    Ha(HaRow),
 }
 
 /// Names a row.
@@ -155,6 +161,7 @@ pub enum RowKey {
     Settings,
     Silence(String),
     Outbox(String),
+    Ha(Gate),
 }
 
 impl Row {
@@ -178,6 +185,7 @@ impl Row {
             Self::Settings(_) => RowKey::Settings,
             Self::Silence(row) => RowKey::Silence(row.id.clone()),
             Self::Outbox(row) => row.key(),
+            Self::Ha(row) => RowKey::Ha(row.of.clone()),
         }
     }
 }
@@ -643,4 +651,27 @@ pub struct LetterRow {
     pub next_try: Option<Timestamp>,
     /// Its [`api::News`] as JSON, as with [`AlertRow`].
     pub news: String,
+}
+
+/// What somebody set of host-HA for a zone, a cluster or a host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HaSet {
+    /// Its HA gate; absent = enabled for a zone and a cluster, disabled for a host.
+    pub gate: Option<bool>,
+    /// Settings of a cluster or a host.
+    pub settings: HaOwn,
+    /// Brakes of a cluster.
+    pub brakes: BrakesOwn,
+    /// A window in which nothing disruptive is done by itself.
+    pub pause: Option<PauseWindow>,
+}
+
+/// The same as the store keeps it: JSON of [`HaSet`], which grows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HaRow {
+    /// Where.
+    pub of: Gate,
+    /// See [`HaSet`].
+    pub json: String,
 }

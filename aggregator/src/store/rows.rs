@@ -102,5 +102,6 @@ fn place(key: &RowKey) -> (&'static str, String) {
         RowKey::Settings => ("settings", String::new()),
         RowKey::Silence(id) => ("silence", id.clone()),
         RowKey::Outbox(id) => ("outbox", id.clone()),
+        RowKey::Ha(of) => ("ha", of.to_string()),
     }
 }

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Field;
 use crate::command::BmcError;
-use crate::ha::settings::{ActivityCheck, HealthCheck, Mode, NothingToCheck};
+use crate::failure_cap::Cap;
+use crate::ha::settings::{ActivityCheck, HaSettings, HealthCheck, Mode, NothingToCheck};
 use crate::ha::{Gate, HaName, HostStatus, OutagePolicy};
 use crate::policy::Judgement;
 
@@ -62,6 +63,176 @@ pub struct BrakesPatch {
     pub somewhere_to_go: Field<bool>,
     /// Whether a reference address or another BMC must answer (true).
     pub isolation: Field<bool>,
+}
+
+/// What stands of a patch: each value that somebody set, and what is in force where nobody did.
+macro_rules! own {
+    ($(#[$doc:meta])* $own:ident of $patch:ident over $whole:ident { $($field:ident: $type:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default)]
+        pub struct $own {
+            $(
+                #[doc = concat!("See [`", stringify!($patch), "::", stringify!($field), "`].")]
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub $field: Option<$type>,
+            )*
+        }
+
+        impl $own {
+            /// The same after a change.
+            #[must_use]
+            pub fn patched(&self, patch: $patch) -> Self {
+                Self { $($field: patch.$field.over(self.$field.clone()),)* }
+            }
+
+            /// What is in force: this, else `inherited`, else the default.
+            #[must_use]
+            pub fn over(&self, inherited: &Self) -> $whole {
+                let default = $whole::default();
+                $whole { $($field: self.$field.clone().or_else(|| inherited.$field.clone()).unwrap_or(default.$field),)* }
+            }
+        }
+
+        impl $patch {
+            /// What it changes, by name: to which value, as JSON.
+            #[must_use]
+            pub fn changes(&self) -> Vec<(&'static str, String)> {
+                let mut changes = Vec::new();
+                $(match &self.$field {
+                    Field::Keep => {}
+                    Field::Unset => changes.push((stringify!($field), "null".to_owned())),
+                    Field::Set(value) => changes.push((stringify!($field), serde_json::to_string(value).unwrap_or_default())),
+                })*
+                changes
+            }
+        }
+    };
+}
+
+own! {
+    /// `ha` of a cluster or host as somebody set it; what is absent is inherited.
+    HaOwn of HaPatch over HaSettings {
+        policy: OutagePolicy,
+        mode: Mode,
+        health: Vec<HealthCheck>,
+        activity: Vec<ActivityCheck>,
+        nothing_to_check: NothingToCheck,
+        health_interval: u16,
+        health_timeout: u16,
+        failures: u8,
+        activity_interval: u16,
+        activity_timeout: u16,
+        samples: u8,
+        recheck: u32,
+        recovery_attempts: u8,
+        boot_wait: u32,
+        stable: u32,
+        fence_attempts: u16,
+        fence_retry: u32,
+        settle: u16,
+        confirmations: u8,
+        confirm_within: u16,
+        startup_quiet: u32,
+        identity_waived: bool,
+        fence_on_return: bool,
+    }
+}
+
+own! {
+    /// `brakes` of a cluster as somebody set them; what is absent is the default.
+    BrakesOwn of BrakesPatch over Brakes {
+        cap: u16,
+        cap_window: u32,
+        storm_rack: u8,
+        storm_cluster: u8,
+        storm_zone: u8,
+        cool_down: u32,
+        cliff: u8,
+        somewhere_to_go: bool,
+        isolation: bool,
+    }
+}
+
+/// `brakes` of a cluster in force: see [`BrakesPatch`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "each is the brake of its name in `BrakesPatch`")]
+pub struct Brakes {
+    pub cap: u16,
+    pub cap_window: u32,
+    pub storm_rack: u8,
+    pub storm_cluster: u8,
+    pub storm_zone: u8,
+    pub cool_down: u32,
+    pub cliff: u8,
+    pub somewhere_to_go: bool,
+    pub isolation: bool,
+}
+
+impl Default for Brakes {
+    fn default() -> Self {
+        Self {
+            cap: Cap::CLUSTER.most,
+            cap_window: 3600,
+            storm_rack: 30,
+            storm_cluster: 20,
+            storm_zone: 10,
+            cool_down: 600,
+            cliff: 50,
+            somewhere_to_go: true,
+            isolation: true,
+        }
+    }
+}
+
+/// `brakes` in `GET /v1/clusters/{c}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrakesView {
+    /// In force.
+    #[serde(flatten)]
+    pub brakes: Brakes,
+    /// How many agents have hosts with HA of the cluster: each may switch off one within the window, cut off or not.
+    pub agents: u16,
+    /// Most power-downs within the window, if all agents are cut off: the cap, or one an agent if that is more.
+    pub worst_case: u16,
+}
+
+/// Body of `POST /v1/{hosts,clusters}/{id}/pause`: until when nothing disruptive is done by itself; one of the two.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PauseBody {
+    /// Until then.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub until: Option<Timestamp>,
+    /// For so many minutes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub minutes: Option<u32>,
+    /// Why (at most 500 characters).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+}
+
+/// A window in which nothing disruptive is done by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseWindow {
+    /// Whose it is.
+    pub owner: String,
+    /// Until when.
+    pub until: Timestamp,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+}
+
+/// Answer of `…/ha/{enable,disable}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HaEnablement {
+    /// `host`, `cluster` or `zone`.
+    pub scope: String,
+    /// Its id.
+    pub id: String,
+    /// Its HA gate now.
+    pub ha_enabled: bool,
 }
 
 /// `ha` of a host in lists and on MQTT.

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Field;
+use super::ha::{HaPatch, PauseWindow};
 use crate::command::BmcError;
 use crate::facts::Facts;
 use crate::id::{AgentId, ClusterId, HostId, OperationId, RackId, ZoneId};
@@ -90,6 +91,10 @@ pub struct HostBody {
     /// Free words for people and programs.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Its host-HA. Left out = stays as it is, so that whoever knows nothing of it does not take the checks away; given, it is the
+    /// whole of what is its own.
+    #[serde(default)]
+    pub ha: Field<HaPatch>,
 }
 
 /// `PATCH /v1/hosts/{h}`: only what is given changes.
@@ -117,6 +122,9 @@ pub struct HostPatch {
     /// Replaces all labels.
     #[serde(default)]
     pub labels: Option<BTreeMap<String, String>>,
+    /// Its host-HA, field by field; `null` = nothing of its own.
+    #[serde(default)]
+    pub ha: Field<HaPatch>,
 }
 
 /// A BMC's settings in force, as shown: never the password. See [`Effective`] for where each comes from.
@@ -170,6 +178,9 @@ pub struct Effective {
     pub poll_interval: Valued<u64>,
     /// Time an operation may take, in seconds.
     pub action_timeout: Valued<u64>,
+    /// Its host-HA, by name; absent while nobody set anything of it for the host.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub ha: BTreeMap<String, Valued<serde_json::Value>>,
 }
 
 /// See [`Effective::bmc`].
@@ -257,6 +268,12 @@ pub struct Host {
     pub stale: bool,
     /// The host's own gate.
     pub oobm_enabled: bool,
+    /// The host's own HA gate.
+    #[serde(default)]
+    pub ha_enabled: bool,
+    /// A window in which nothing disruptive is done to it by itself, its own or its cluster's.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pause: Option<PauseWindow>,
     /// Why it may not be touched, by code; absent = it may.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub refusal: Option<String>,
@@ -306,7 +323,7 @@ mod tests {
             options: [("suite".to_owned(), valued("3"))].into(),
         };
         for bmc in [None, Some(bmc)] {
-            let effective = Effective { bmc, poll_interval: seconds, action_timeout: seconds };
+            let effective = Effective { bmc, poll_interval: seconds, action_timeout: seconds, ha: BTreeMap::new() };
             let json = serde_json::to_string(&effective).unwrap();
             assert_eq!(serde_json::from_str::<Effective>(&json).unwrap(), effective, "{json}");
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Field;
+use super::ha::{BrakesPatch, BrakesView, HaOwn, HaPatch, PauseWindow};
 use crate::id::{AgentId, ClusterId, RackId, ZoneId};
 use crate::secret::Secret;
 
@@ -20,6 +21,9 @@ pub struct Zone {
     pub id: ZoneId,
     /// Its gate.
     pub oobm_enabled: bool,
+    /// Its HA gate.
+    #[serde(default)]
+    pub ha_enabled: bool,
 }
 
 /// `PUT /v1/clusters/{c}`.
@@ -38,6 +42,12 @@ pub struct ClusterBody {
     /// nothing of it does not take the login away from a whole cluster; `null` = nothing.
     #[serde(default)]
     pub bmc: Field<BmcDefaultsBody>,
+    /// What its hosts inherit of host-HA. Left out = stays as it is; given, it is the whole of it.
+    #[serde(default)]
+    pub ha: Field<HaPatch>,
+    /// What bounds its power-downs. The same.
+    #[serde(default)]
+    pub brakes: Field<BrakesPatch>,
 }
 
 /// `PATCH /v1/clusters/{c}`: only what is given changes; `null` = nothing of its own.
@@ -56,6 +66,12 @@ pub struct ClusterPatch {
     /// What its hosts inherit, field by field.
     #[serde(default)]
     pub bmc: Field<BmcDefaultsBody>,
+    /// What its hosts inherit of host-HA, field by field.
+    #[serde(default)]
+    pub ha: Field<HaPatch>,
+    /// What bounds its power-downs, field by field.
+    #[serde(default)]
+    pub brakes: Field<BrakesPatch>,
 }
 
 /// BMC settings that a cluster's hosts inherit: whole in `PUT`, field by field in `PATCH`. An address is always a host's own.
@@ -89,6 +105,18 @@ pub struct Cluster {
     pub body: ClusterSettings,
     /// Its gate.
     pub oobm_enabled: bool,
+    /// Its HA gate.
+    #[serde(default)]
+    pub ha_enabled: bool,
+    /// What its hosts inherit of host-HA; absent = nothing.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ha: Option<HaOwn>,
+    /// What bounds its power-downs; absent while nobody set anything of host-HA there.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub brakes: Option<BrakesView>,
+    /// A window in which nothing disruptive is done by itself.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pause: Option<PauseWindow>,
 }
 
 /// A cluster's settings as shown.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use csv::ByteRecord;
-use picket_common::api::{BmcBody, BmcRecord, HostBody, HostRecord};
+use picket_common::api::{BmcBody, BmcRecord, Field, HostBody, HostRecord};
 use picket_common::id::HostId;
 use picket_common::secret::Secret;
 
@@ -188,6 +188,7 @@ fn given(cells: &Cells<'_>, defaults: &Defaults) -> Result<Given, ApiError> {
         poll_interval: cells.number("poll_interval")?,
         action_timeout: cells.number("action_timeout")?,
         labels: cells.pairs("labels")?,
+        ha: Field::Keep,
     };
     Ok(Given { oobm: cells.truth("oobm_enabled")?, body })
 }

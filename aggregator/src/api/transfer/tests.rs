@@ -52,7 +52,7 @@ fn host() -> impl Strategy<Value = HostRecord> {
 
 /// A host that was read, as it would be exported.
 fn record(id: picket_common::id::HostId, given: Given) -> HostRecord {
-    let HostBody { cluster, zone, rack, bmc, maintenance, poll_interval, action_timeout, labels } = given.body;
+    let HostBody { cluster, zone, rack, bmc, maintenance, poll_interval, action_timeout, labels, ha: _ } = given.body;
     let bmc = bmc.map(|bmc| {
         let BmcBody { driver, address, port, username, password, options } = bmc;
         assert!(password.is_none(), "no password was written");

@@ -5,3 +5,11 @@
 //!  settings, gates, budget ── tell ──▶ agents ── reports ──▶ status, alerts
 //!  people ── orders ─────────────────▶
 //! ```
+
+mod settings;
+mod tell;
+#[cfg(test)]
+mod tests;
+
+pub use settings::{brakes_json, closed, gate, in_force, pause, settings_json};
+pub(super) use tell::ToldHa;
