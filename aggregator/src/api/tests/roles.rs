@@ -67,6 +67,7 @@ fn body(method: &str, path: &str) -> &'static str {
         ("POST", "/v1/racks/{rack}/secrets") => RESEAL,
         ("POST", "/v1/agents/tokens") => r#"{"rack":"r1"}"#,
         ("POST", "/v1/consumers") => r#"{"name":"nagios"}"#,
+        ("POST", "/v1/hosts/{host}/pause" | "/v1/clusters/{cluster}/pause") => r#"{"minutes":10}"#,
         ("POST", "/v1/silences") => r#"{"matchers":["host=h1"],"duration":60}"#,
         ("POST", "/v1/alerts/{alert}/silence") => r#"{"duration":60}"#,
         ("POST", "/v1/tokens") => r#"{"name":"bob","role":"viewer"}"#,
@@ -163,6 +164,16 @@ POST   /v1/clusters/{cluster}/oobm/enable   - - - - yes
 POST   /v1/clusters/{cluster}/oobm/disable  - - - - yes
 POST   /v1/zones/{zone}/oobm/enable         - - - - yes
 POST   /v1/zones/{zone}/oobm/disable        - - - - yes
+POST   /v1/hosts/{host}/ha/enable           - - - - yes
+POST   /v1/hosts/{host}/ha/disable          - - - - yes
+POST   /v1/clusters/{cluster}/ha/enable     - - - - yes
+POST   /v1/clusters/{cluster}/ha/disable    - - - - yes
+POST   /v1/zones/{zone}/ha/enable           - - - - yes
+POST   /v1/zones/{zone}/ha/disable          - - - - yes
+POST   /v1/hosts/{host}/pause               - yes yes - yes
+DELETE /v1/hosts/{host}/pause               - yes yes - yes
+POST   /v1/clusters/{cluster}/pause         - yes yes - yes
+DELETE /v1/clusters/{cluster}/pause         - yes yes - yes
 POST   /v1/hosts/{host}/power               - yes yes - yes
 DELETE /v1/operations/{operation}           - yes yes - yes
 POST   /v1/agents/tokens                    - - - - yes
