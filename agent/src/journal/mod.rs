@@ -2,7 +2,7 @@
 //!
 //! | table | key → value |
 //! |---|---|
-//! | `meta` | name → bytes: schema, incarnation, next sequence, generation and epoch |
+//! | `meta` | name → bytes: schema, incarnation, next sequence, generation and epoch, what host-HA obeys for all hosts |
 //! | `assignment`, `host` | host → row |
 //! | `operation` | operation and host → row |
 //! | `seen` | operation and host → time until which it is remembered |
@@ -10,11 +10,14 @@
 //! | `memory` | host → what a driver wants to know again (pins, sessions, systems) |
 //! | `facts` | host → what its BMC is, as far as it was learned |
 //! | `password` | host → a change of its password that its assignment knows nothing of; stays when the host leaves the rack |
+//! | `ha_settings` | host → what host-HA needs to know of it |
+//! | `ha` | host → where it stands in host-HA; stays when the host leaves the rack |
 //!
 //! The schema grows by one whenever an older agent could not go on with the file, be it that rows changed their layout or that
 //! it would do harm by not knowing a table. A file of an older schema is copied beside itself and taken over row by row in one
 //! transaction; one of a newer schema is refused untouched. 1 → 2: rows of hosts and operations know which boot of the
-//! machine their times belong to; new steps of operations, facts, changes of passwords.
+//! machine their times belong to; new steps of operations, facts, changes of passwords. 2 → 3: host-HA; an agent that does not
+//! know it would switch on what is fenced.
 
 mod reader;
 mod row;
@@ -29,14 +32,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use picket_common::id::{HostId, OperationId};
-use picket_common::wire::{Generation, Incarnation, Time};
+use picket_common::wire::{Incarnation, Time};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 pub use self::reader::Reader;
 use self::row::{Row, decode};
 use self::schema::{SCHEMA, keep_copy, number, stored_schema, take_over};
 pub use self::table::MAX_OUTBOX;
-use self::table::{ASSIGNMENT, FACTS, HOST, META, OPERATION, PASSWORD, SEEN, Tables};
+use self::table::{ASSIGNMENT, FACTS, HA, HA_SETTINGS, HOST, META, OPERATION, PASSWORD, SEEN, Tables};
+use crate::rack::watch::RestoredWatch;
 use crate::rack::{Record, Restored};
 
 /// Why the journal could not do it.
@@ -148,7 +152,7 @@ impl Journal {
                 drop(database);
                 keep_copy(path, found)?;
                 database = open()?;
-                take_over(&database).map_err(fail("take over an older schema"))?;
+                take_over(&database, found).map_err(fail("take over an older schema"))?;
             }
             _ => {}
         }
@@ -213,7 +217,7 @@ impl Journal {
     /// [`JournalError`].
     pub fn load(&self) -> Result<Restored, JournalError> {
         let transaction = database(&self.shared, &self.path)?.begin_read().map_err(|error| self.unloadable(error.into()))?;
-        let (generation, epoch) = self.in_force(&transaction)?.unwrap_or_default();
+        let (generation, epoch) = self.value(&transaction, "generation")?.unwrap_or_default();
         Ok(Restored {
             generation,
             epoch,
@@ -223,13 +227,19 @@ impl Journal {
             seen: self.seen(&transaction)?,
             facts: self.all(&transaction, "facts", FACTS)?,
             changes: self.all(&transaction, "password", PASSWORD)?,
+            watch: RestoredWatch {
+                rules: self.value(&transaction, "ha")?,
+                surroundings: self.value(&transaction, "surroundings")?,
+                hosts: self.all(&transaction, "ha_settings", HA_SETTINGS)?,
+                rows: self.all(&transaction, "ha", HA)?,
+            },
         })
     }
 
-    /// The generation and epoch of the assignment in force.
-    fn in_force(&self, transaction: &ReadTransaction) -> Result<Option<(Option<Generation>, u64)>, JournalError> {
+    /// One value of table `meta`.
+    fn value<T: Row>(&self, transaction: &ReadTransaction, name: &str) -> Result<Option<T>, JournalError> {
         let meta = transaction.open_table(META).map_err(|error| self.unloadable(error.into()))?;
-        let value = meta.get("generation").map_err(|error| self.unloadable(error.into()))?;
+        let value = meta.get(name).map_err(|error| self.unloadable(error.into()))?;
         value.map(|value| self.row("meta", value.value())).transpose()
     }
 

@@ -2,6 +2,7 @@
 
 use picket_common::wire::Generation;
 use picket_common::wire::assign::HostAssignment;
+use picket_common::wire::ha::{HostHa, Surroundings};
 use picket_common::wire::report::Report;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -10,6 +11,7 @@ use crate::rack::change::PasswordChange;
 use crate::rack::facts::FactsRow;
 use crate::rack::host::HostRow;
 use crate::rack::operation::Operation;
+use crate::rack::watch::{HaRow, Rules};
 
 /// A row and the version of its layout, which is its first byte.
 pub(super) trait Row: Serialize + DeserializeOwned {
@@ -32,6 +34,10 @@ versions! {
     Report: 1,
     FactsRow: 1,
     PasswordChange: 1,
+    Rules: 1,
+    Surroundings: 1,
+    HostHa: 1,
+    HaRow: 1,
 }
 
 pub(super) fn encode<T: Row>(row: &T) -> Result<Vec<u8>, redb::Error> {

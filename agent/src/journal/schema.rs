@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use redb::{Database, ReadableDatabase, ReadableTable};
+use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
 
 use super::row::{Row, decode, encode};
 use super::table::{HOST, META, OPERATION};
@@ -11,7 +11,7 @@ use crate::rack::host::HostRow;
 use crate::rack::operation::Operation;
 
 /// Version of the tables and rows; a file with a higher one is refused.
-pub(super) const SCHEMA: u64 = 2;
+pub(super) const SCHEMA: u64 = 3;
 
 pub(super) fn number(bytes: &[u8]) -> Option<u64> {
     <[u8; 8]>::try_from(bytes).ok().map(u64::from_be_bytes)
@@ -38,9 +38,18 @@ pub(super) fn keep_copy(path: &Path, schema: u64) -> Result<(), JournalError> {
     written.map_err(|source| JournalError::Copy { path: path.to_owned(), copy, source })
 }
 
-/// Schema 1 → 2, in one transaction.
-pub(super) fn take_over(database: &Database) -> Result<(), redb::Error> {
+/// Takes a file of schema `found` over, in one transaction. From 2 on no row changed: there are only new tables.
+pub(super) fn take_over(database: &Database, found: u64) -> Result<(), redb::Error> {
     let transaction = begin(database)?;
+    if found == 1 {
+        rows_of_schema_1(&transaction)?;
+    }
+    transaction.open_table(META)?.insert("schema", SCHEMA.to_be_bytes().as_slice())?;
+    transaction.commit()?;
+    Ok(())
+}
+
+fn rows_of_schema_1(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     {
         let mut hosts = transaction.open_table(HOST)?;
         let old: Vec<schema_1::HostRow> = rows(&hosts, "host")?;
@@ -55,9 +64,7 @@ pub(super) fn take_over(database: &Database) -> Result<(), redb::Error> {
             let key = (row.command.operation.0.as_u128(), row.command.host.as_str());
             operations.insert(key, encode(&row)?.as_slice())?;
         }
-        transaction.open_table(META)?.insert("schema", SCHEMA.to_be_bytes().as_slice())?;
     }
-    transaction.commit()?;
     Ok(())
 }
 

@@ -17,6 +17,8 @@ pub(super) const OUTBOX: TableDefinition<'_, u64, &[u8]> = TableDefinition::new(
 pub(super) const MEMORY: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("memory");
 pub(super) const FACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts");
 pub(super) const PASSWORD: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("password");
+pub(super) const HA_SETTINGS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("ha_settings");
+pub(super) const HA: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("ha");
 
 pub(super) struct Tables<'t> {
     pub(super) meta: redb::Table<'t, &'static str, &'static [u8]>,
@@ -28,6 +30,8 @@ pub(super) struct Tables<'t> {
     memory: redb::Table<'t, &'static str, &'static [u8]>,
     facts: redb::Table<'t, &'static str, &'static [u8]>,
     password: redb::Table<'t, &'static str, &'static [u8]>,
+    ha_settings: redb::Table<'t, &'static str, &'static [u8]>,
+    ha: redb::Table<'t, &'static str, &'static [u8]>,
 }
 
 impl<'t> Tables<'t> {
@@ -42,6 +46,8 @@ impl<'t> Tables<'t> {
             memory: transaction.open_table(MEMORY)?,
             facts: transaction.open_table(FACTS)?,
             password: transaction.open_table(PASSWORD)?,
+            ha_settings: transaction.open_table(HA_SETTINGS)?,
+            ha: transaction.open_table(HA)?,
         })
     }
 
@@ -68,6 +74,12 @@ impl<'t> Tables<'t> {
             Record::Facts(row) => drop(self.facts.insert(row.host.as_str(), encode(row.as_ref())?.as_slice())?),
             Record::Password(row) => drop(self.password.insert(row.host.as_str(), encode(row.as_ref())?.as_slice())?),
             Record::PasswordEnded(host) => drop(self.password.remove(host.as_str())?),
+            Record::HaRules(rules) => drop(self.meta.insert("ha", encode(rules.as_ref())?.as_slice())?),
+            Record::Surroundings(told) => drop(self.meta.insert("surroundings", encode(told.as_ref())?.as_slice())?),
+            Record::HostHa(row) => drop(self.ha_settings.insert(row.host.as_str(), encode(row.as_ref())?.as_slice())?),
+            Record::HostHaGone(host) => drop(self.ha_settings.remove(host.as_str())?),
+            Record::Ha(row) => drop(self.ha.insert(row.host.as_str(), encode(row.as_ref())?.as_slice())?),
+            Record::HaGone(host) => drop(self.ha.remove(host.as_str())?),
             Record::Report(report) => {
                 self.outbox.insert(*next, encode(report.as_ref())?.as_slice())?;
                 *next += 1;

@@ -21,6 +21,8 @@ impl Rack {
     pub(super) fn assigned(&mut self, message: Assign, now: Now, decision: &mut Decision) {
         let message = match message {
             Assign::Settings(settings) => return self.site_settings(settings, now, decision),
+            Assign::Ha(part) => return self.ha_assigned(part, now, decision),
+            Assign::Surroundings(told) => return self.surroundings_told(told, now, decision),
             message => message,
         };
         let Some(Change { upsert, others }) = self.assignments.take(message) else { return };
@@ -39,6 +41,7 @@ impl Rack {
             self.upsert(assignment, now, decision);
         }
         self.retry_early(now, decision);
+        self.retry_early_verbs(now, decision);
     }
 
     fn site_settings(&mut self, settings: SiteSettings, now: Now, decision: &mut Decision) {
@@ -55,6 +58,7 @@ impl Rack {
         let Some(slot) = self.by_id.remove(id) else { return };
         self.end_operations(slot, Refusal::NotAssigned, now, decision);
         self.stray(slot, decision);
+        self.watch_removed(slot, decision);
         self.forget_driver(slot, decision);
         self.land(slot);
         if let Some(place) = self.hosts.get_mut(slot) {
@@ -116,6 +120,10 @@ impl Rack {
         decision.records.push(Record::Host(host.row.clone()));
         self.tell_if_locked(slot, now, decision);
         self.poll_soon(slot, now);
+        if gates_moved || other_bmc {
+            self.watch_moved(slot, gates_moved, decision);
+        }
+        self.watch_assigned(slot, now, decision);
     }
 
     /// A password that does not open is told once, as the setting error it is.

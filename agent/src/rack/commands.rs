@@ -80,6 +80,12 @@ impl Rack {
             Some(host) if host.is_locked() => Verdict::Refused(Refusal::PasswordNeeded),
             _ => admit(command, standing, now),
         };
+        let starts = matches!(command.action, Action::On | Action::Cycle | Action::Reset);
+        let is_fenced = host.and_then(|host| host.watch.as_deref()).is_some_and(|watch| watch.is_locked());
+        let verdict = match verdict {
+            Verdict::Admitted(_) if starts && is_fenced => Verdict::Refused(Refusal::HostFenced),
+            verdict => verdict,
+        };
         let verdict = match (verdict, &order.password, host) {
             (Verdict::Admitted(_), Some(new), Some(host)) => {
                 host.refuse_change(new, &self.settings.sealing_key).map_or(verdict, Verdict::Refused)
@@ -116,7 +122,7 @@ impl Rack {
         self.mark_seen(command.operation, &command.host, command.deadline, decision);
     }
 
-    fn mark_seen(&mut self, operation: OperationId, host: &HostId, deadline: Time, decision: &mut Decision) {
+    pub(super) fn mark_seen(&mut self, operation: OperationId, host: &HostId, deadline: Time, decision: &mut Decision) {
         let margin = i64::try_from(SEEN_MARGIN.as_micros()).unwrap_or(i64::MAX);
         let until = Time(deadline.0.saturating_add(margin));
         self.seen.insert((operation, host.clone()), until);
@@ -203,7 +209,9 @@ impl Rack {
         if operation.command.action == Action::ChangePassword {
             self.withdraw_change(slot, operation.command.operation, now, decision);
         }
+        let ended = outcome.clone();
         end(decision, operation, outcome, now);
+        self.watch_operation_ended(slot, operation, &ended, now, decision);
     }
 
     pub(super) fn operate(&mut self, slot: usize, input: Input<'_>, now: Now, decision: &mut Decision) {

@@ -17,6 +17,7 @@ use super::change::{PasswordChange, Which};
 use super::facts::FactsRow;
 use super::moment::{MachineBoot, Moment};
 use super::operation::Operation;
+use super::watch::Watch;
 use crate::bmc::{Ask, Bmc};
 use crate::observe::{BLOCKED_AFTER, BLOCKED_FOR, Observation, Streak};
 
@@ -86,6 +87,8 @@ pub struct Host {
     pub operation_due: Option<Duration>,
     /// Marks the newest entry of the schedule.
     pub stamp: u64,
+    /// Its host-HA; absent when nobody has settings for it.
+    pub watch: Option<Box<Watch>>,
 }
 
 /// A request in flight.
@@ -159,6 +162,7 @@ impl Host {
             operations: VecDeque::new(),
             operation_due: None,
             stamp: 0,
+            watch: None,
         };
         if login_since.is_some() {
             host.refuse_login(now);
@@ -328,7 +332,8 @@ impl Host {
     /// All that is known, for an aggregator that missed reports.
     pub fn all_known(&self, now: Now) -> impl Iterator<Item = Report> + '_ {
         let facts = self.facts.as_ref().map(|row| row.report());
-        std::iter::once(self.snapshot()).chain(facts).chain(self.password_verdict(now))
+        let ha = self.watch.as_ref().filter(|watch| watch.row.version > 0).map(|watch| watch.row.report());
+        std::iter::once(self.snapshot()).chain(facts).chain(self.password_verdict(now)).chain(ha)
     }
 
     /// The state that is known.

@@ -17,6 +17,7 @@ mod poll;
 mod request;
 mod restore;
 mod schedule;
+pub mod watch;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +30,7 @@ use picket_common::id::{HostId, OperationId};
 use picket_common::secret::Secret;
 use picket_common::wire::assign::{Assign, HostAssignment, SiteSettings};
 use picket_common::wire::down::Command;
+use picket_common::wire::ha::{HostHa, Surroundings};
 use picket_common::wire::report::Report;
 use picket_common::wire::{Generation, Incarnation, Time};
 
@@ -43,6 +45,7 @@ use self::moment::MachineBoot;
 use self::operation::Operation;
 pub use self::restore::Restored;
 use self::schedule::Schedule;
+use self::watch::{HaRow, Watching};
 use crate::bmc::{Completion, Job};
 use crate::sign::{CheckDone, CheckJob};
 
@@ -117,6 +120,18 @@ pub enum Record {
     Password(Box<PasswordChange>),
     /// A host's assignment says which password it has.
     PasswordEnded(HostId),
+    /// What is in force in host-HA for all hosts.
+    HaRules(Box<watch::Rules>),
+    /// What goes on around the agent's hosts.
+    Surroundings(Box<Surroundings>),
+    /// What host-HA needs to know of a host.
+    HostHa(Box<HostHa>),
+    /// Nobody has settings for it any more.
+    HostHaGone(HostId),
+    /// Where a host stands in host-HA.
+    Ha(Box<HaRow>),
+    /// Forget it.
+    HaGone(HostId),
     /// Queue a report.
     Report(Box<Report>),
     /// Reports up to here are durable at the aggregator.
@@ -134,6 +149,10 @@ pub struct Settings {
     pub sealing_key: Secret<[u8; 32]>,
     /// Most polls in flight at once, by the agent's own file.
     pub max_in_flight: usize,
+    /// Addresses that answer as long as the agent's own network works, by its own file.
+    pub references: Vec<String>,
+    /// Templates of driver `exec` that prove that a host is off, by the agent's own file.
+    pub proving_templates: Vec<String>,
     /// Seed of the jitter.
     pub seed: u64,
 }
@@ -159,6 +178,8 @@ pub struct Rack {
     next_ticket: u32,
     jitter: u64,
     journal_works: bool,
+    /// Host-HA, its hosts apart.
+    watching: Watching,
 }
 
 impl Rack {
@@ -170,7 +191,8 @@ impl Rack {
     /// When the next tick is needed (boottime).
     #[must_use]
     pub fn next_wake(&self) -> Duration {
-        self.schedule.next().map_or(self.next_heartbeat, |due| due.min(self.next_heartbeat))
+        let due = [self.schedule.next(), self.watch_wake()];
+        due.into_iter().flatten().fold(self.next_heartbeat, Duration::min)
     }
 
     /// How many hosts there are, for status.
@@ -196,7 +218,8 @@ impl Rack {
             Event::Assigned(message) => self.assigned(message, now, decision),
             Event::Commanded(Command::Power(command)) => self.commanded(command.into(), now, decision),
             Event::Commanded(Command::ChangePassword(change)) => self.commanded(change.into(), now, decision),
-            Event::Commanded(Command::Ha(_)) | Event::Checked(_) => {}
+            Event::Commanded(Command::Ha(command)) => self.ha_commanded(command, now, decision),
+            Event::Checked(done) => self.checked(done, now, decision),
             Event::Commanded(Command::Cancel { operation, host }) => self.cancelled(operation, &host, now, decision),
             Event::Acked { boot, up_to } => {
                 if boot == self.settings.boot {
@@ -222,9 +245,11 @@ impl Rack {
                 self.wake(slot, now, decision);
             }
         }
+        self.watch_tick(now, decision);
         if now.boottime >= self.next_heartbeat {
             self.next_heartbeat = now.boottime.saturating_add(HEARTBEAT);
             self.expire_early(now, decision);
+            self.expire_early_verbs(now, decision);
             self.forget_seen(now, decision);
             decision.heartbeat = Some(self.pulse(now));
         }

@@ -80,8 +80,9 @@ impl Rack {
     /// Nothing is asked before the next poll is due.
     pub(super) fn rest(&mut self, slot: usize, now: Now) {
         let jitter = self.draw_jitter();
+        let dense = self.dense_pause(slot);
         if let Some(host) = self.host_mut(slot) {
-            host.poll_due = now.boottime.saturating_add(host.pause(jitter));
+            host.poll_due = now.boottime.saturating_add(dense.unwrap_or_else(|| host.pause(jitter)));
             if let Some(due) = host.inspect_due.filter(|due| *due > now.boottime) {
                 host.poll_due = host.poll_due.min(due);
             }

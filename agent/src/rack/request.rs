@@ -141,15 +141,18 @@ impl Rack {
             decision.records.push(Record::Host(host.row.clone()));
         }
         decision.records.extend(reports.into_iter().map(|report| Record::Report(Box::new(report))));
+        if let Ok(Answer::Reading(reading) | Answer::Facts(_, reading)) = &completion.result {
+            self.watch_reading(slot, *reading, completion.begun, now, decision);
+        }
     }
 }
 
 /// Slot in the high half, a counter in the low half: an answer to an earlier request of the slot is not taken for a later one.
-fn ticket(slot: usize, counter: u32) -> u64 {
+pub(super) fn ticket(slot: usize, counter: u32) -> u64 {
     (u64::try_from(slot).unwrap_or(u64::MAX) << 32) | u64::from(counter)
 }
 
-fn slot_of(ticket: u64) -> usize {
+pub(super) fn slot_of(ticket: u64) -> usize {
     usize::try_from(ticket >> 32).unwrap_or(usize::MAX)
 }
 

@@ -14,6 +14,7 @@ use super::host::{Host, HostRow};
 use super::moment::Moment;
 use super::operation::{self, Operation, Phase};
 use super::schedule::Schedule;
+use super::watch::{RestoredWatch, Watching};
 use super::{Rack, Settings};
 
 /// All that the journal kept.
@@ -35,6 +36,8 @@ pub struct Restored {
     pub facts: Vec<FactsRow>,
     /// Changes of passwords that assignments know nothing of.
     pub changes: Vec<PasswordChange>,
+    /// Host-HA.
+    pub watch: RestoredWatch,
 }
 
 impl Rack {
@@ -62,6 +65,7 @@ impl Rack {
             next_ticket: u32::try_from(now.boottime.as_nanos() & u128::from(u32::MAX)).unwrap_or(0),
             jitter,
             journal_works: true,
+            watching: Watching::new(now),
         };
         rack.assignments.generation = restored.generation;
         rack.assignments.epoch = restored.epoch;
@@ -82,6 +86,7 @@ impl Rack {
             rack.resume(operation, now);
         }
         rack.restore_changes(restored.changes, now);
+        rack.restore_watch(restored.watch, boot, now);
         for slot in 0..rack.hosts.len() {
             rack.open_bmc(slot);
             rack.poll_soon(slot, now);
@@ -112,6 +117,7 @@ impl Rack {
     pub fn inherit(&mut self, earlier: &Self) {
         self.site.clone_from(&earlier.site);
         self.settings.max_in_flight = earlier.settings.max_in_flight;
+        self.watching.started = earlier.watching.started;
         for host in self.hosts.iter_mut().flatten() {
             let before = earlier.by_id.get(&host.row.host).and_then(|&slot| earlier.host(slot));
             if let Some(before) = before.filter(|before| before.row.revision == host.row.revision) {

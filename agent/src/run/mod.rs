@@ -239,6 +239,8 @@ impl Core {
             machine_boot: MachineBoot(clock::machine_boot()),
             sealing_key: identity.sealing_key.clone(),
             max_in_flight: config.max_in_flight.0,
+            references: Vec::new(),
+            proving_templates: Vec::new(),
             seed: getrandom::u64().unwrap_or(1),
         };
         let restored = journal.load()?;
@@ -405,7 +407,7 @@ const fn is_harmless(event: &Event) -> bool {
             | Event::Configured { .. }
             | Event::Tick
             | Event::Assigned(Assign::Settings(_))
-            | Event::Commanded(Command::Power(_) | Command::ChangePassword(_))
+            | Event::Commanded(Command::Power(_) | Command::ChangePassword(_) | Command::Ha(_))
     )
 }
 

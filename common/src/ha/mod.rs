@@ -356,6 +356,7 @@ impl HaState {
         use HaEvent as E;
         match (self, event) {
             (_, E::OffSeen) => Some(Self::Fencing(Fencing::new(Way::Proof))),
+            (_, E::Contradicted) => Some(Self::Degraded(Degraded::Contradiction)),
             // A host that was just reset is not judged by what it is missing: its recovery ends first.
             (Self::Recovering { .. }, E::Ineligible(_)) => None,
             (_, E::Ineligible(reason)) => Some(Self::Ineligible(*reason)),

@@ -7,6 +7,7 @@ mod logins;
 mod operations;
 mod password;
 mod polling;
+mod watch;
 
 use picket_common::command::{Action, BmcError, BootDevice, ErrorClass, Outcome, Persistence, Refusal};
 use picket_common::facts::Facts;
@@ -59,12 +60,18 @@ struct World {
     heartbeats: Vec<Pulse>,
     counter: u64,
     machine_boot: MachineBoot,
+    /// How hosts answer their checks.
+    lives: HashMap<HostId, watch::Life>,
+    /// The agent's own network works.
+    network: bool,
+    /// Checks under way, and when they end.
+    checking: Vec<(Duration, CheckDone)>,
     /// Dies at the so many-th decision that records something.
     crash: Option<(u32, password::Crash)>,
 }
 
 fn settings(machine_boot: MachineBoot) -> Settings {
-    Settings { boot: Incarnation(uuid::Uuid::nil()), machine_boot, sealing_key: Secret::new([1; 32]), max_in_flight: 8, seed: 42 }
+    Settings { boot: Incarnation(uuid::Uuid::nil()), machine_boot, sealing_key: Secret::new([1; 32]), max_in_flight: 8, references: vec![], proving_templates: vec![], seed: 42 }
 }
 
 fn start() -> Now {
@@ -133,6 +140,9 @@ impl World {
             journal: Restored::default(),
             heartbeats: vec![],
             counter: 0,
+            lives: HashMap::new(),
+            network: true,
+            checking: vec![],
             crash: None,
         };
         world.apply(Event::Measured(CentreClock { sent: now.boottime, at: now.wall.into() }));
@@ -156,6 +166,10 @@ impl World {
             self.keep(record);
         }
         self.flying.extend(decision.jobs.into_iter().map(|(_, job)| job));
+        for job in decision.checks {
+            let done = self.check(&job);
+            self.checking.push(done);
+        }
         self.heartbeats.extend(decision.heartbeat);
     }
 
@@ -193,6 +207,18 @@ impl World {
                 self.journal.changes.push(*change);
             }
             Record::PasswordEnded(host) => self.journal.changes.retain(|kept| kept.host != host),
+            Record::HaRules(rules) => self.journal.watch.rules = Some(*rules),
+            Record::Surroundings(told) => self.journal.watch.surroundings = Some(*told),
+            Record::HostHa(row) => {
+                self.journal.watch.hosts.retain(|kept| kept.host != row.host);
+                self.journal.watch.hosts.push(*row);
+            }
+            Record::HostHaGone(host) => self.journal.watch.hosts.retain(|kept| kept.host != host),
+            Record::Ha(row) => {
+                self.journal.watch.rows.retain(|kept| kept.host != row.host);
+                self.journal.watch.rows.push(*row);
+            }
+            Record::HaGone(host) => self.journal.watch.rows.retain(|kept| kept.host != host),
             Record::Trim(_) => {}
         }
     }
@@ -200,6 +226,7 @@ impl World {
     /// kill -9: all that was not journalled is gone, requests under way included.
     fn restart(&mut self) {
         self.flying.clear();
+        self.checking.clear();
         let journal = std::mem::take(&mut self.journal);
         self.journal = Restored {
             generation: journal.generation,
@@ -210,6 +237,7 @@ impl World {
             seen: journal.seen.clone(),
             facts: journal.facts.clone(),
             changes: journal.changes.clone(),
+            watch: journal.watch.clone(),
         };
         self.rack = Rack::restore(settings(self.machine_boot), journal, self.now);
         self.apply(Event::Measured(CentreClock { sent: self.now.boottime, at: self.now.wall.into() }));
@@ -229,8 +257,13 @@ impl World {
             self.apply(Event::Tick);
             self.now = self.now.after(Duration::from_millis(5));
             let answers: Vec<Completion> = std::mem::take(&mut self.flying).into_iter().map(|job| self.answer(&job)).collect();
+            let checked = self.checked();
+            if !checked.is_empty() {
+                self.apply(Event::Checked(checked));
+            }
             if answers.is_empty() {
-                let next = self.rack.next_wake().min(end).max(self.now.boottime);
+                let answer = self.checking.iter().map(|(at, _)| *at).min().unwrap_or(end);
+                let next = self.rack.next_wake().min(answer).min(end).max(self.now.boottime);
                 self.now = self.now.after(next.saturating_sub(self.now.boottime));
             } else {
                 self.apply(Event::Completed(answers));
