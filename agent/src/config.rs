@@ -7,6 +7,7 @@ use picket_common::config::{ConfigError, parse};
 use picket_common::id::HostId;
 use serde::Deserialize;
 
+use crate::check::{self, Reference};
 use crate::driver::address::AllowedNetworks;
 use crate::driver::process::{self, LEAST_PROCESSES, MOST_PROCESSES};
 use crate::driver::{exec, ipmitool};
@@ -36,6 +37,10 @@ pub struct Config {
     pub ipmitool: ipmitool::Config,
     /// Templates of driver `exec`, by the name that a host's option `template` gives.
     pub exec: exec::Templates,
+    /// Addresses that answer as long as this machine's own network works: `tcp://host:port`, or IP addresses to ping.
+    pub reference_addresses: Vec<Reference>,
+    /// Programs that tell about a host, by the name that its checks give.
+    pub check: check::Programs,
 }
 
 impl Default for Config {
@@ -49,6 +54,8 @@ impl Default for Config {
             max_processes: MaxProcesses(64),
             ipmitool: ipmitool::Config::default(),
             exec: exec::Templates::new(),
+            reference_addresses: Vec::new(),
+            check: check::Programs::new(),
         }
     }
 }
@@ -121,7 +128,8 @@ impl Config {
         let tool = configured.then_some(("ipmitool.path".to_owned(), &self.ipmitool.path));
         let templates = exec::programs(&self.exec).map(|(name, program)| (format!("exec.{name}"), program));
         let missing = tool.into_iter().chain(templates).filter(|(_, program)| process::find(program).is_none());
-        missing.map(|(key, program)| format!("{key}: there is no program {}", program.display())).collect()
+        let checks = check::missing(&self.check).map(|(name, program)| (format!("check.{name}"), program));
+        missing.chain(checks).map(|(key, program)| format!("{key}: there is no program {}", program.display())).collect()
     }
 
     /// The rule for BMC addresses.
@@ -146,6 +154,9 @@ mod tests {
         check("allowed_bmc_networks = [\"10.0.0.0/99\"]", "agent.toml:1:");
         check("max_processes = 3", "agent.toml:1: max_processes is 3; use 4 to 1024");
         check("[ipmitool]\npth = \"x\"", "agent.toml:2: unknown key `pth`; did you mean `path`?");
+        check("reference_addresses = [\"gw\"]", "agent.toml:1: reference address \"gw\" is neither tcp://HOST:PORT nor an IP address");
+        check("[check.a]\nprogram = \"x\"\nargs = [\"{ip}\"]", "there is one placeholder, {host}");
+        check("[check.a]\nprogramme = \"x\"", "agent.toml:2: unknown key `programme`; did you mean `program`?");
         let config: Config = parse("agent.toml", "allowed_bmc_networks = [\"127.0.0.0/8\"]").unwrap();
         assert_eq!(config.max_in_flight, MaxInFlight(4096));
     }
@@ -155,7 +166,7 @@ mod tests {
         let shown: String = include_str!("../../packaging/agent.toml")
             .lines()
             .filter_map(|line| line.strip_prefix("#   ").or_else(|| line.strip_prefix("# ")))
-            .filter(|line| line.contains(" = ") || line.starts_with("[exec."))
+            .filter(|line| line.contains(" = ") || line.starts_with("[exec.") || line.starts_with("[check."))
             .map(|line| format!("{line}\n"))
             .collect();
         let config = parse::<Config>("agent.toml", &shown).unwrap();
@@ -163,10 +174,11 @@ mod tests {
             bmc_ca: config.bmc_ca.clone(),
             local_bmc_host: config.local_bmc_host.clone(),
             exec: config.exec.clone(),
+            check: config.check.clone(),
             ..Config::default()
         };
         assert_eq!(format!("{config:?}"), format!("{defaults:?}"));
         assert!(config.bmc_ca.is_some() && config.local_bmc_host.is_some(), "examples of keys without a default");
-        assert!(config.exec.len() >= 3, "examples of templates");
+        assert!(config.exec.len() >= 3 && !config.check.is_empty(), "examples of templates and checks");
     }
 }

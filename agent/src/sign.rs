@@ -63,3 +63,45 @@ pub struct Stamp {
     /// Its length in bytes.
     pub length: u64,
 }
+
+/// What an agent and a witness say to each other: JSON over HTTPS.
+pub mod witness {
+    use picket_common::id::HostId;
+    use serde::{Deserialize, Serialize};
+
+    use super::Stamp;
+
+    /// `GET`: whether the host is well; answered with a [`Health`].
+    pub const HEALTH: &str = "/v1/health";
+    /// `POST` a [`FilesAsked`]: what files look like; answered with a [`FilesSeen`].
+    pub const FILES: &str = "/v1/files";
+    /// Most bytes of a question or an answer: the most files, of the longest paths, escaped.
+    pub const MOST_BYTES: usize = 512 * 1024;
+
+    /// The host's own word.
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct Health {
+        /// Who speaks.
+        pub host: HostId,
+        /// Whether it is well.
+        pub well: bool,
+        /// Files of its own on shared storage, if its witness was told where they are.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        pub files: Vec<String>,
+    }
+
+    /// Which files to look at.
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub struct FilesAsked {
+        /// Absolute paths.
+        pub paths: Vec<String>,
+    }
+
+    /// What they look like; those that are gone are left out.
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct FilesSeen {
+        /// One for each file that is there.
+        pub files: Vec<Stamp>,
+    }
+}

@@ -5,6 +5,7 @@
 pub mod alert;
 pub mod api;
 pub mod audit;
+pub mod certificate;
 pub mod clock;
 pub mod command;
 pub mod config;

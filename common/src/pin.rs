@@ -9,6 +9,8 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
+use crate::certificate;
+
 /// Trusts the one root whose key has the hash, if the server sends it, and what follows from it by the ordinary rules.
 #[derive(Debug)]
 pub struct PinnedRoot {
@@ -41,14 +43,14 @@ impl PinnedRoot {
     }
 
     fn is_root(&self, certificate: &CertificateDer<'_>) -> bool {
-        spki_sha256(certificate).is_some_and(|hash| hash == self.hash)
+        key_hash(certificate).is_some_and(|hash| hash == self.hash)
     }
 }
 
 /// SHA-256 of a certificate's SubjectPublicKeyInfo, hex.
-fn spki_sha256(certificate: &CertificateDer<'_>) -> Option<String> {
+fn key_hash(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    Some(hex::encode(ring::digest::digest(&ring::digest::SHA256, parsed.public_key().raw)))
+    Some(certificate::spki_sha256(parsed.public_key().raw))
 }
 
 impl ServerCertVerifier for PinnedRoot {
@@ -124,7 +126,7 @@ mod tests {
     #[test]
     fn only_what_follows_from_the_pinned_root_is_trusted() {
         let (ours, other) = (ca(), ca());
-        let hash = spki_sha256(&ours.root).unwrap();
+        let hash = key_hash(&ours.root).unwrap();
         let (good, foreign, elsewhere) = (leaf(&ours, "aggr"), leaf(&other, "aggr"), leaf(&ours, "elsewhere"));
         let now = UnixTime::since_unix_epoch(Duration::from_secs(1_800_000_000));
         let name = ServerName::try_from("aggr").unwrap();

@@ -72,8 +72,12 @@ const WIRING: [(&str, &[&str]); 2] = [("agent", &["main", "run", ""]), ("aggrega
 const COMMON_GROUND: [(&str, &[&str]); 2] = [("agent", &["clock"]), ("aggregator", &["clock", "context"])];
 
 /// The only edges between modules of the shell, each with its reason.
-const EDGES: [(&str, &str, &str, &str); 11] = [
+const EDGES: [(&str, &str, &str, &str); 15] = [
     ("agent", "work", "driver", "acting is handing jobs to drivers"),
+    ("agent", "check", "driver", "its programs are run as drivers run theirs"),
+    ("agent", "check", "stamps", "storage that hangs is looked at in one place"),
+    ("agent", "check", "tls", "whose certificate a witness must have"),
+    ("agent", "config", "check", "what a check's section holds is for checks to say"),
     ("agent", "config", "driver", "the rule for BMC addresses is the file's; drivers obey it"),
     ("agent", "uplink", "journal", "it reads the outbox, which only the core writes"),
     ("agent", "join", "identity", "joining makes the identity"),
@@ -87,7 +91,7 @@ const EDGES: [(&str, &str, &str, &str); 11] = [
 ];
 
 /// The one place of each outside thing: (crates, path, where).
-const PLACES: [(&[&str], &str, &[&str]); 18] = [
+const PLACES: [(&[&str], &str, &[&str]); 19] = [
     (&["agent", "aggregator"], "redb", &["agent/src/journal/", "aggregator/src/store/"]),
     (&["agent", "aggregator"], "rumqttc", &["agent/src/uplink.rs", "aggregator/src/broker/"]),
     (&["agent", "aggregator"], "rumqttd", &["aggregator/src/broker/"]),
@@ -107,10 +111,11 @@ const PLACES: [(&[&str], &str, &[&str]); 18] = [
     ),
     (&["aggregator"], "lettre", &["aggregator/src/notify/", "aggregator/src/config/"]),
     (&["aggregator"], "async_snmp", &["aggregator/src/notify/", "aggregator/src/config/"]),
-    (&["agent"], "std::net::UdpSocket", &["agent/src/driver/"]),
+    (&["agent"], "hyper", &["agent/src/check/"]),
+    (&["agent"], "std::net::UdpSocket", &["agent/src/driver/", "agent/src/check/"]),
     (&["agent"], "std::net::TcpStream", &["agent/src/driver/"]),
-    (&["agent"], "tokio::net", &["agent/src/driver/"]),
-    (&["agent"], "socket2", &["agent/src/driver/"]),
+    (&["agent"], "tokio::net", &["agent/src/driver/", "agent/src/check/"]),
+    (&["agent"], "socket2", &["agent/src/driver/", "agent/src/check/"]),
     (&["agent"], "ipmi_rs", &["agent/src/driver/open.rs"]),
     (&["agent", "aggregator"], "jiff::Timestamp::now", &["agent/src/clock.rs", "aggregator/src/clock.rs"]),
     (&["agent", "aggregator"], "std::time::Instant::now", &["agent/src/clock.rs", "aggregator/src/clock.rs"]),

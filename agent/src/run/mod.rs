@@ -21,6 +21,7 @@ pub use self::reload::Reload;
 use self::signals::{Signals, Told};
 
 use crate::bmc::{Ask, Completion};
+use crate::check::{self, Checks, Programs};
 use crate::clock;
 use crate::config::Config;
 use crate::driver::exec::{Exec, Templates};
@@ -34,6 +35,7 @@ use crate::identity::Identity;
 use crate::journal::{Journal, JournalError, Outbox};
 use crate::rack::moment::MachineBoot;
 use crate::rack::{Decision, Event, Rack, Record, Restored, Settings};
+use crate::sign::CheckDone;
 use crate::status::Status;
 use crate::uplink::{Gauge, Say, Uplink};
 use crate::work::Work;
@@ -100,10 +102,11 @@ pub async fn run(identity: Identity, config: Config, state_dir: &Path, reload: R
         })
     };
     let (templates, exec) = watch::channel(Arc::new(config.exec.clone()));
+    let (programs, checks) = checks(&identity, &config, events.clone())?;
     let work = Arc::new(Work::new(drivers(&config, exec, &journal, &completions)?, completions));
     let gauge = Arc::new(Gauge::default());
     let (say, said) = tokio::sync::mpsc::unbounded_channel();
-    let core = Core::new(journal, inbox, work.clone(), say, gauge.clone(), &identity, &config, state_dir)?;
+    let core = Core::new(journal, inbox, work.clone(), checks.clone(), say, gauge.clone(), &identity, &config, state_dir)?;
 
     let (host, port) = identity.mqtt.rsplit_once(':').ok_or_else(|| RunError::Address(identity.mqtt.clone()))?;
     let settings = uplink::Settings {
@@ -120,7 +123,7 @@ pub async fn run(identity: Identity, config: Config, state_dir: &Path, reload: R
     let uplink = Uplink::new(settings, reader, Arc::new(move |event| tell(&for_uplink, event)), said, gauge);
     let uplink = tokio::spawn(uplink.run());
 
-    let mut in_force = InForce { config, reload, templates, events };
+    let mut in_force = InForce { config, reload, templates, programs, events };
     let (ended, mut core_ended) = tokio::sync::oneshot::channel();
     let thread = std::thread::Builder::new().name("core".into()).spawn(move || {
         core.run();
@@ -138,7 +141,7 @@ pub async fn run(identity: Identity, config: Config, state_dir: &Path, reload: R
         }
     };
     sd_notify::notify(&[sd_notify::NotifyState::Stopping]).ok();
-    work.shutdown().await;
+    tokio::join!(work.shutdown(), checks.shutdown());
     // Dropping the connection makes the broker tell our will at once; the core's thread ends with the process, for every
     // commit is durable by itself.
     uplink.abort();
@@ -185,6 +188,19 @@ fn drivers(
     Ok(vec![Box::new(ipmi), Box::new(redfish), Box::new(ipmitool), Box::new(exec), Box::new(null)])
 }
 
+/// What makes checks, and what tells it of other programs.
+fn checks(
+    identity: &Identity,
+    config: &Config,
+    events: Sender<Event>,
+) -> Result<(watch::Sender<Arc<Programs>>, Arc<Checks>), RunError> {
+    let (sender, programs) = watch::channel(Arc::new(config.check.clone()));
+    let tools = check::Tools { witness: tls::ToWitness::new(identity)?, programs, max_processes: config.max_processes.0 };
+    let done = Arc::new(move |done: Vec<CheckDone>| tell(&events, Event::Checked(done)));
+    let checks = Checks::new(tools, done, tokio::runtime::Handle::current()).map_err(tls::TlsError::from)?;
+    Ok((sender, Arc::new(checks)))
+}
+
 fn bmc_roots(config: &Config) -> Result<Vec<Vec<u8>>, RunError> {
     let Some(path) = &config.bmc_ca else { return Ok(Vec::new()) };
     let pem = std::fs::read_to_string(path).map_err(|source| RunError::BmcCa { path: path.clone(), source })?;
@@ -214,6 +230,7 @@ struct Core {
     broken: Option<Broken>,
     inbox: Receiver<Event>,
     work: Arc<Work>,
+    checks: Arc<Checks>,
     say: UnboundedSender<Say>,
     gauge: Arc<Gauge>,
     settings: Settings,
@@ -228,6 +245,7 @@ impl Core {
         journal: Journal,
         inbox: Receiver<Event>,
         work: Arc<Work>,
+        checks: Arc<Checks>,
         say: UnboundedSender<Say>,
         gauge: Arc<Gauge>,
         identity: &Identity,
@@ -263,7 +281,7 @@ impl Core {
             journal: true,
         };
         let state_dir = state_dir.to_owned();
-        Ok(Self { rack, journal, broken: None, inbox, work, say, gauge, settings, status, state_dir, generation })
+        Ok(Self { rack, journal, broken: None, inbox, work, checks, say, gauge, settings, status, state_dir, generation })
     }
 
     fn run(mut self) {
@@ -326,6 +344,7 @@ impl Core {
             decision.jobs.iter_mut().for_each(|(_, job)| job.timeout = job.timeout.saturating_sub(late));
             self.work.start(decision.jobs);
         }
+        self.checks.start(decision.checks);
     }
 
     fn write_status(&mut self) {

@@ -9,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
 use super::tell;
+use crate::check::Programs;
 use crate::config::{Config, LoadError};
 use crate::driver::exec::Templates;
 use crate::log;
@@ -40,6 +41,7 @@ pub(super) struct InForce {
     pub(super) config: Config,
     pub(super) reload: Reload,
     pub(super) templates: watch::Sender<Arc<Templates>>,
+    pub(super) programs: watch::Sender<Arc<Programs>>,
     pub(super) events: Sender<Event>,
 }
 
@@ -62,13 +64,14 @@ impl InForce {
 
     fn take(&mut self, new: Config, filter: EnvFilter) {
         let missing = new.missing_programs();
-        let Config { log, allowed_bmc_networks, max_in_flight, local_bmc_host, bmc_ca, max_processes, ipmitool, exec } = new;
+        let Config { log, allowed_bmc_networks, max_in_flight, local_bmc_host, bmc_ca, max_processes, ipmitool, exec, reference_addresses, check } = new;
         let fixed = [
             ("allowed_bmc_networks", allowed_bmc_networks != self.config.allowed_bmc_networks),
             ("local_bmc_host", local_bmc_host != self.config.local_bmc_host),
             ("bmc_ca", bmc_ca != self.config.bmc_ca),
             ("max_processes", max_processes != self.config.max_processes),
             ("ipmitool", ipmitool != self.config.ipmitool),
+            ("reference_addresses", reference_addresses != self.config.reference_addresses),
         ];
         for (key, _) in fixed.into_iter().filter(|(_, changed)| *changed) {
             tracing::warn!(key, "this setting takes a restart");
@@ -78,9 +81,11 @@ impl InForce {
         }
         tell(&self.events, Event::Configured { max_in_flight: max_in_flight.0 });
         self.templates.send_replace(Arc::new(exec.clone()));
+        self.programs.send_replace(Arc::new(check.clone()));
         self.config.log = log;
         self.config.max_in_flight = max_in_flight;
         self.config.exec = exec;
+        self.config.check = check;
         missing.iter().for_each(|missing| tracing::warn!("{missing}"));
         tracing::info!("settings reloaded");
     }

@@ -115,6 +115,7 @@ impl AgentKeys {
         match &peer.identity.role {
             Role::Agent(agent) => (self.0)(agent, &peer.spki_sha256),
             Role::Consumer(_) => true,
+            Role::Witness(_) => false,
         }
     }
 }

@@ -15,7 +15,7 @@ pub(super) fn publish(role: &Role, topic: &str, retain: bool) -> Option<Channel>
     match role {
         // The will alone says `gone` in a clean way, but an agent may also say so itself before it leaves.
         Role::Agent(_) if !retain => own_channel(role, topic).filter(|channel| channel.is_up()),
-        Role::Agent(_) | Role::Consumer(_) => None,
+        Role::Agent(_) | Role::Consumer(_) | Role::Witness(_) => None,
     }
 }
 
@@ -41,6 +41,7 @@ pub(super) fn subscribe(role: &Role, filter: &str) -> Option<Readable> {
             let fine = filter.len() <= MAX_FILTER_LEN && topic::is_valid_filter(filter) && topic::is_public_filter(filter);
             fine.then_some(Readable::Public)
         }
+        Role::Witness(_) => None,
     }
 }
 
@@ -63,6 +64,7 @@ pub(super) fn client_id(role: &Role, client_id: &str) -> bool {
     match role {
         Role::Agent(agent) => client_id == agent.as_str(),
         Role::Consumer(_) => client_id.len() <= MAX_CLIENT_ID_LEN,
+        Role::Witness(_) => false,
     }
 }
 

@@ -70,6 +70,8 @@ async fn serve(shared: &Arc<Shared>, mut seat: seats::Seat, stream: TcpStream) -
     let end = match &role {
         Role::Agent(agent) => guest.agent(agent).await?,
         Role::Consumer(consumer) => guest.consumer(consumer).await?,
+        // Turned away before: it has no business here.
+        Role::Witness(_) => return Err(Refused::Revoked),
     };
     Ok((role, end))
 }
@@ -157,7 +159,7 @@ fn assign_client_id(role: &Role, connect: &mut Connect) -> Option<String> {
     }
     connect.client_id = match role {
         Role::Agent(agent) => agent.to_string(),
-        Role::Consumer(_) => format!("auto-{}", Uuid::new_v4().simple()),
+        Role::Consumer(_) | Role::Witness(_) => format!("auto-{}", Uuid::new_v4().simple()),
     };
     Some(connect.client_id.clone())
 }

@@ -5,13 +5,13 @@
 //! request for a certificate but its key.
 
 mod files;
-mod identity;
 mod tls;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use picket_common::certificate;
 use picket_common::clock::Now;
 use picket_common::id::{AgentId, ConsumerId, SiteId};
 use picket_common::seal::{self, SealingKey};
@@ -29,7 +29,7 @@ use x509_parser::oid_registry::{OID_KEY_TYPE_EC_PUBLIC_KEY, OID_SIG_ED25519};
 use x509_parser::prelude::FromDer as _;
 use zeroize::Zeroizing;
 
-pub use identity::{Identity, IdentityError, Peer, Role, identity};
+pub use picket_common::certificate::{Identity, IdentityError, Peer, Role, identity, spki_sha256};
 pub use tls::{GateTls, TlsMaterial};
 
 /// Longest life of an agent's certificate, in days; it is renewed at two thirds.
@@ -332,12 +332,6 @@ impl Authority {
     }
 }
 
-/// SHA-256 of a SubjectPublicKeyInfo (DER), lower-case hex: the name of a key in revocations.
-#[must_use]
-pub fn spki_sha256(spki: &[u8]) -> String {
-    hex::encode(ring::digest::digest(&ring::digest::SHA256, spki).as_ref())
-}
-
 fn requested_key(csr_pem: &str) -> Result<Vec<u8>, PkiError> {
     if csr_pem.len() > MAX_CSR_LEN {
         return Err(PkiError::Request("it is too long"));
@@ -375,7 +369,7 @@ fn server_params(names: &[String], now: Now) -> Result<CertificateParams, PkiErr
 
 fn client_params(role: &Role, site: &SiteId, now: Now, days: u16) -> Result<CertificateParams, PkiError> {
     let mut params = params(&role.to_string(), now, days)?;
-    let uri = identity::uri(site, role);
+    let uri = certificate::uri(site, role);
     params.subject_alt_names = vec![SanType::URI(uri.as_str().try_into().map_err(|_| PkiError::Name(uri.clone()))?)];
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];

@@ -359,6 +359,7 @@ impl Rig {
         let (certificate, key, _) = match &role {
             Role::Agent(agent) => Self::agent_of(&self.authority, agent.as_str(), clock::now()),
             Role::Consumer(consumer) => self.consumer_card(consumer.as_str()),
+            Role::Witness(_) => unreachable!("no client"),
         };
         let file = |name: &str, content: &str| {
             let path = self.dir.path().join(name);

@@ -1,14 +1,13 @@
 //! Who a certificate names: exactly one `picket://` URI among its names. Reads nothing else of the subject, checks no signature
-//! and no date (TLS has done so before).
+//! and no date (TLS does so).
 
 use std::fmt;
 
-use picket_common::id::{AgentId, ConsumerId, SiteId};
 use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::spki_sha256;
+use crate::id::{AgentId, ConsumerId, HostId, SiteId};
 
 const SCHEME: &str = "picket://";
 
@@ -19,6 +18,8 @@ pub enum Role {
     Agent(AgentId),
     /// A reader of the public tree.
     Consumer(ConsumerId),
+    /// A host's own witness: a server for agents, and nobody's client.
+    Witness(HostId),
 }
 
 impl fmt::Display for Role {
@@ -26,6 +27,7 @@ impl fmt::Display for Role {
         match self {
             Self::Agent(id) => write!(f, "agent/{id}"),
             Self::Consumer(id) => write!(f, "consumer/{id}"),
+            Self::Witness(id) => write!(f, "witness/{id}"),
         }
     }
 }
@@ -58,19 +60,20 @@ pub enum IdentityError {
     #[error("the certificate has {0} picket names, not one")]
     Names(usize),
     /// The name is none of ours.
-    #[error("{0:?} is not picket://<site>/agent/<id> or picket://<site>/consumer/<id>")]
+    #[error("{0:?} is not picket://<site>/agent/<id>, …/consumer/<id> or …/witness/<id>")]
     NotOurs(String),
 }
 
 /// The URI of `role` at `site`.
-pub(super) fn uri(site: &SiteId, role: &Role) -> String {
+#[must_use]
+pub fn uri(site: &SiteId, role: &Role) -> String {
     format!("{SCHEME}{site}/{role}")
 }
 
 /// Reads who `certificate` names, and its key's hash.
 ///
 /// # Errors
-/// Any [`IdentityError`].
+/// [`IdentityError`].
 pub fn identity(certificate: &CertificateDer<'_>) -> Result<Peer, IdentityError> {
     let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| IdentityError::Malformed)?;
     let names = parsed.subject_alternative_name().map_err(|_| IdentityError::Malformed)?;
@@ -87,12 +90,19 @@ pub fn identity(certificate: &CertificateDer<'_>) -> Result<Peer, IdentityError>
     Ok(Peer { identity, spki_sha256: spki_sha256(parsed.public_key().raw) })
 }
 
+/// SHA-256 of a SubjectPublicKeyInfo (DER), lower-case hex: the name of a key in revocations.
+#[must_use]
+pub fn spki_sha256(spki: &[u8]) -> String {
+    hex::encode(ring::digest::digest(&ring::digest::SHA256, spki).as_ref())
+}
+
 fn parse(uri: &str) -> Option<Identity> {
     let mut parts = uri.strip_prefix(SCHEME)?.split('/');
     let site = parts.next()?.parse().ok()?;
     let role = match (parts.next()?, parts.next()?) {
         ("agent", id) => Role::Agent(id.parse().ok()?),
         ("consumer", id) => Role::Consumer(id.parse().ok()?),
+        ("witness", id) => Role::Witness(id.parse().ok()?),
         _ => return None,
     };
     if parts.next().is_some() { None } else { Some(Identity { site, role }) }
@@ -105,7 +115,8 @@ mod tests {
     #[test]
     fn uris_round_trip_and_others_are_refused() {
         let site: SiteId = "s1".parse().unwrap();
-        for role in [Role::Agent("r07".parse().unwrap()), Role::Consumer("grafana".parse().unwrap())] {
+        let witness = Role::Witness("h1".parse().unwrap());
+        for role in [Role::Agent("r07".parse().unwrap()), Role::Consumer("grafana".parse().unwrap()), witness] {
             assert_eq!(parse(&uri(&site, &role)), Some(Identity { site: site.clone(), role }));
         }
         for bad in [
