@@ -11,6 +11,7 @@ use crate::check::{self, Reference};
 use crate::driver::address::AllowedNetworks;
 use crate::driver::process::{self, LEAST_PROCESSES, MOST_PROCESSES};
 use crate::driver::{exec, ipmitool};
+use crate::witness;
 
 /// Where the file is unless `--config` says otherwise.
 pub const DEFAULT_FILE: &str = "/etc/picket/agent.toml";
@@ -41,6 +42,8 @@ pub struct Config {
     pub reference_addresses: Vec<Reference>,
     /// Programs that tell about a host, by the name that its checks give.
     pub check: check::Programs,
+    /// What this host's witness does. Only a witness has this: it runs on the host and guards nothing.
+    pub witness: Option<witness::Config>,
 }
 
 impl Default for Config {
@@ -56,6 +59,7 @@ impl Default for Config {
             exec: exec::Templates::new(),
             reference_addresses: Vec::new(),
             check: check::Programs::new(),
+            witness: None,
         }
     }
 }
@@ -156,6 +160,9 @@ mod tests {
         check("[ipmitool]\npth = \"x\"", "agent.toml:2: unknown key `pth`; did you mean `path`?");
         check("reference_addresses = [\"gw\"]", "agent.toml:1: reference address \"gw\" is neither tcp://HOST:PORT nor an IP address");
         check("[check.a]\nprogram = \"x\"\nargs = [\"{ip}\"]", "there is one placeholder, {host}");
+        check("[witness]\nallowed_paths = [\"srv\"]", "agent.toml:2: \"srv\" is not an absolute path without `..`");
+        check("[witness]\nheartbeat = { path = \"/x\", interval = 0 }", "agent.toml:2: interval is 0; use 1 to 60 seconds");
+        check("[witness]\nallowed_path = []", "agent.toml:2: unknown key `allowed_path`; did you mean `allowed_paths`?");
         check("[check.a]\nprogramme = \"x\"", "agent.toml:2: unknown key `programme`; did you mean `program`?");
         let config: Config = parse("agent.toml", "allowed_bmc_networks = [\"127.0.0.0/8\"]").unwrap();
         assert_eq!(config.max_in_flight, MaxInFlight(4096));
@@ -166,7 +173,7 @@ mod tests {
         let shown: String = include_str!("../../packaging/agent.toml")
             .lines()
             .filter_map(|line| line.strip_prefix("#   ").or_else(|| line.strip_prefix("# ")))
-            .filter(|line| line.contains(" = ") || line.starts_with("[exec.") || line.starts_with("[check."))
+            .filter(|line| line.contains(" = ") || line.starts_with("[exec.") || line.starts_with("[check.") || *line == "[witness]")
             .map(|line| format!("{line}\n"))
             .collect();
         let config = parse::<Config>("agent.toml", &shown).unwrap();
@@ -175,10 +182,14 @@ mod tests {
             local_bmc_host: config.local_bmc_host.clone(),
             exec: config.exec.clone(),
             check: config.check.clone(),
+            witness: config.witness.clone(),
             ..Config::default()
         };
         assert_eq!(format!("{config:?}"), format!("{defaults:?}"));
         assert!(config.bmc_ca.is_some() && config.local_bmc_host.is_some(), "examples of keys without a default");
         assert!(config.exec.len() >= 3 && !config.check.is_empty(), "examples of templates and checks");
+        let shown = config.witness.unwrap();
+        assert_eq!(shown.listen, witness::Config::default().listen);
+        assert_eq!(shown.heartbeat.unwrap().interval, witness::Interval::default());
     }
 }

@@ -5,9 +5,12 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use picket_common::id::AgentId;
+use picket_common::certificate::{self, Role};
+use picket_common::id::{AgentId, HostId};
 use picket_common::secret::Secret;
 use picket_common::wire::codec::VerifyingKey;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
 
 /// Why the identity could not be used.
@@ -38,7 +41,7 @@ pub enum IdentityError {
 /// An identity in memory.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// Agent id.
+    /// Agent id; a witness's is its host's.
     pub agent: AgentId,
     /// `host:port` of the gate.
     pub mqtt: String,
@@ -52,6 +55,18 @@ pub struct Identity {
     pub verifying_keys: Vec<VerifyingKey>,
     /// Opens passwords.
     pub sealing_key: Secret<[u8; 32]>,
+}
+
+impl Identity {
+    /// Whose witness this is, if it is one: its certificate says so.
+    #[must_use]
+    pub fn witness(&self) -> Option<HostId> {
+        let certificate = CertificateDer::from_pem_slice(self.certificate.as_bytes()).ok()?;
+        match certificate::identity(&certificate).ok()?.identity.role {
+            Role::Witness(host) => Some(host),
+            Role::Agent(_) | Role::Consumer(_) => None,
+        }
+    }
 }
 
 /// `identity.json`.

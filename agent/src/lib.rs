@@ -21,4 +21,5 @@ pub mod stamps;
 pub mod status;
 pub mod tls;
 pub mod uplink;
+pub mod witness;
 pub mod work;

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use picket_agent::config::{Config, DEFAULT_STATE_DIR};
-use picket_agent::identity::Files;
+use picket_agent::config::{Config, DEFAULT_FILE, DEFAULT_STATE_DIR};
+use picket_agent::identity::{Files, Identity};
 use picket_agent::run::{self, Reload};
 use picket_agent::status::Status;
 use picket_agent::{join, log};
@@ -61,11 +61,18 @@ fn main() -> Result<()> {
             let identity = Files::new(&arguments.state_dir).load()?;
             let file = arguments.config;
             let reload = Reload { load: Box::new(move || Config::load(file.as_deref())), log };
-            runtime.block_on(run::run(identity, config, &arguments.state_dir, reload))?;
+            match identity.witness() {
+                Some(host) => runtime.block_on(run::witness(host, &identity, config, reload))?,
+                None => runtime.block_on(run::run(identity, config, &arguments.state_dir, reload))?,
+            }
         }
         Command::Join { token } => {
             let joined = runtime.block_on(join::join(&token, &arguments.state_dir))?;
-            println!("joined {} as agent {}; start it with: systemctl enable --now picket-agent", joined.site, joined.agent);
+            let identity = Files::new(&arguments.state_dir).load()?;
+            println!("joined {} as {}; start it with: systemctl enable --now picket-agent", joined.site, name(&identity));
+            if identity.witness().is_some() && config.witness.is_none() {
+                println!("before that, give it a section [witness] in {DEFAULT_FILE}");
+            }
         }
         Command::CheckConfig => check(&config, &Files::new(&arguments.state_dir))?,
         Command::Status { json } => show(&arguments.state_dir, json)?,
@@ -89,10 +96,24 @@ fn check(config: &Config, files: &Files) -> Result<()> {
         println!("warning: {missing}");
     }
     match files.load() {
-        Ok(identity) => println!("identity: agent {} at {}", identity.agent, identity.mqtt),
+        Ok(identity) if identity.witness().is_some() => {
+            println!("identity: {}", name(&identity));
+            anyhow::ensure!(config.witness.is_some(), "a witness needs the section [witness]");
+        }
+        Ok(identity) => {
+            println!("identity: {} at {}", name(&identity), identity.mqtt);
+            anyhow::ensure!(config.witness.is_none(), "only a witness has the section [witness]: it joins by itself");
+        }
         Err(error) => println!("identity: {error}"),
     }
     Ok(())
+}
+
+fn name(identity: &Identity) -> String {
+    match identity.witness() {
+        Some(host) => format!("witness of host {host}"),
+        None => format!("agent {}", identity.agent),
+    }
 }
 
 fn show(state_dir: &std::path::Path, json: bool) -> Result<()> {

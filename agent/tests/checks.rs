@@ -11,13 +11,19 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use picket_agent::check::{Checks, Programs, Tools};
+use picket_agent::identity::Identity;
+use picket_agent::sign::witness::{FILES, FilesSeen, HEALTH, Health};
 use picket_agent::sign::{Check, CheckDone, CheckJob, Sign};
+use picket_agent::witness::{Absolute, Config, Heartbeat, Interval, Witness};
 use picket_agent::{clock, tls};
 use picket_common::config::parse;
-use picket_common::ha::settings::{ActivityCheck, HealthCheck};
+use picket_common::ha::settings::{ActivityCheck, HealthCheck, MAX_FILES, Neighbour};
 use socket2::{Domain, Socket, Type};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
 
 mod witness;
 
@@ -40,10 +46,14 @@ impl Rig {
     }
 
     fn with(ca: &Ca, programs: Programs) -> Self {
+        Self::of(&ca.agent("r1"), programs)
+    }
+
+    fn of(identity: &Identity, programs: Programs) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let (tell, answers) = channel();
         let (_, programs) = watch::channel(Arc::new(programs));
-        let tools = Tools { witness: tls::ToWitness::new(&ca.agent("r1")).unwrap(), programs, max_processes: 8 };
+        let tools = Tools { witness: tls::ToWitness::new(identity).unwrap(), programs, max_processes: 8 };
         let done = Arc::new(move |done| tell.send(done).unwrap());
         let checks = Checks::new(tools, done, runtime.handle().clone()).unwrap();
         Self { checks, answers, runtime }
@@ -298,4 +308,203 @@ fn each_job_is_answered_once_and_in_time() {
     assert!((1..=512).contains(&dead), "{dead}");
     assert!(answers.values().all(|sign| matches!(sign, Sign::Dead(_)) || matches!(sign, Sign::CannotTell(why) if why.contains("too many checks"))));
     assert_eq!(rig.health(tcp(server(drop)), LONG), Sign::Alive);
+}
+
+/// A witness, until it is killed.
+struct Host {
+    name: &'static str,
+    at: SocketAddr,
+    serving: JoinHandle<()>,
+}
+
+impl Host {
+    fn start(rig: &Rig, identity: &Identity, name: &'static str, config: Config) -> Self {
+        let config = Config { listen: "127.0.0.1:0".parse().unwrap(), ..config };
+        let tls = tls::witness_server(identity).unwrap();
+        let witness = rig.runtime.block_on(Witness::start(name.parse().unwrap(), config, tls)).unwrap();
+        Self { name, at: witness.address().unwrap(), serving: rig.runtime.spawn(witness.serve()) }
+    }
+
+    fn check(&self) -> HealthCheck {
+        HealthCheck::Witness { address: "127.0.0.1".into(), port: Some(self.at.port()) }
+    }
+
+    fn neighbour(&self) -> Neighbour {
+        Neighbour { host: self.name.parse().unwrap(), address: "127.0.0.1".into(), port: Some(self.at.port()) }
+    }
+
+    fn kill(self, rig: &Rig) {
+        self.serving.abort();
+        assert!(rig.runtime.block_on(self.serving).unwrap_err().is_cancelled());
+    }
+
+    /// What is answered to a raw request, headers and all.
+    fn ask(&self, rig: &Rig, identity: &Identity, request: &[u8]) -> std::io::Result<String> {
+        let tls = tls::ToWitness::new(identity).unwrap().of(&self.name.parse().unwrap());
+        self.ask_by(rig, tls, request)
+    }
+
+    fn ask_by(&self, rig: &Rig, tls: Arc<rustls::ClientConfig>, request: &[u8]) -> std::io::Result<String> {
+        rig.runtime.block_on(async {
+            let stream = tokio::net::TcpStream::connect(self.at).await?;
+            let mut stream = TlsConnector::from(tls).connect("witness".try_into().unwrap(), stream).await?;
+            // A witness that has heard enough may have closed already.
+            stream.write_all(request).await.ok();
+            let mut answer = Vec::new();
+            while let Ok(1..) = stream.read_buf(&mut answer).await {}
+            if answer.is_empty() { Err(std::io::ErrorKind::UnexpectedEof.into()) } else { Ok(String::from_utf8(answer).unwrap()) }
+        })
+    }
+}
+
+fn get(path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes()
+}
+
+fn post(body: &str) -> Vec<u8> {
+    format!("POST {FILES} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+}
+
+fn asking(paths: &[String]) -> Vec<u8> {
+    post(&serde_json::json!({ "paths": paths }).to_string())
+}
+
+#[test]
+fn a_witness_speaks_for_its_host_alone() {
+    let ca = Ca::new();
+    let rig = Rig::with(&ca, Programs::new());
+    let host = Host::start(&rig, &ca.witness("h1"), "h1", Config::default());
+    assert_eq!(rig.health(host.check(), LONG), Sign::Alive);
+
+    // What answers must be h1's own witness, with a certificate of this site.
+    let swapped = Host::start(&rig, &ca.witness("h2"), "h1", Config::default());
+    is_unknown(&rig.health(swapped.check(), LONG), "certificate not valid for name");
+    let agents = Host::start(&rig, &ca.agent("h1"), "h1", Config::default());
+    is_unknown(&rig.health(agents.check(), LONG), "TLS failed");
+    let foreign = Host::start(&rig, &Ca::new().witness("h1"), "h1", Config::default());
+    is_unknown(&rig.health(foreign.check(), LONG), "TLS failed");
+    let liar = Host::start(&rig, &ca.witness("h1"), "h2", Config::default());
+    is_unknown(&rig.health(liar.check(), LONG), "speaks for h2");
+
+    is_dead(&rig.health(HealthCheck::Witness { address: "127.0.0.1".into(), port: Some(refusing().port()) }, LONG), "refused");
+    let hung = server(|_stream| sleep(LONG));
+    is_dead(&rig.health(HealthCheck::Witness { address: "127.0.0.1".into(), port: Some(hung.port()) }, SHORT), "does not answer within");
+    let check = host.check();
+    host.kill(&rig);
+    is_dead(&rig.health(check, LONG), "refused");
+}
+
+#[test]
+fn a_witness_answers_agents_of_its_site_only() {
+    let ca = Ca::new();
+    let rig = Rig::with(&ca, Programs::new());
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("x").to_str().unwrap().to_owned();
+    std::fs::write(&secret, "x").unwrap();
+    let config = Config { allowed_paths: vec![Absolute(dir.path().to_str().unwrap().into())], ..Config::default() };
+    let host = Host::start(&rig, &ca.witness("h1"), "h1", config);
+    assert!(host.ask(&rig, &ca.agent("r9"), &get(HEALTH)).unwrap().starts_with("HTTP/1.1 200 OK"));
+    for request in [get(HEALTH), asking(std::slice::from_ref(&secret))] {
+        let refused = host.ask(&rig, &ca.consumer(), &request).unwrap();
+        assert!(refused.starts_with("HTTP/1.1 403") && refused.ends_with("only agents are answered"), "{refused}");
+        for (who, identity) in [("a stranger", ca.stranger()), ("a witness", ca.witness("h2"))] {
+            assert!(host.ask(&rig, &identity, &request).is_err(), "{who}");
+        }
+        let nobody = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        let mut bare = (*tls::ToWitness::new(&ca.agent("r1")).unwrap().of(&"h1".parse().unwrap())).clone();
+        bare.client_auth_cert_resolver = nobody.client_auth_cert_resolver;
+        assert!(host.ask_by(&rig, Arc::new(bare), &request).is_err(), "nobody");
+    }
+    for identity in [ca.consumer(), ca.stranger(), ca.witness("h2")] {
+        is_unknown(&Rig::of(&identity, Programs::new()).health(host.check(), LONG), "");
+    }
+}
+
+#[test]
+fn neighbours_tell_what_files_look_like() {
+    let ca = Ca::new();
+    let rig = Rig::with(&ca, Programs::new());
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    std::fs::create_dir(path("pool")).unwrap();
+    for file in ["pool/a", "pool/b", "secret"] {
+        std::fs::write(path(file), file).unwrap();
+    }
+    std::os::unix::fs::symlink(path("secret"), path("pool/link")).unwrap();
+    let config = || Config { allowed_paths: vec![Absolute(path("pool"))], ..Config::default() };
+    let seeing = Host::start(&rig, &ca.witness("h2"), "h2", config());
+    let blind = Host::start(&rig, &ca.witness("h3"), "h3", Config::default());
+    let silent = server(|_stream| sleep(LONG));
+    let silent = Neighbour { host: "h4".parse().unwrap(), address: "127.0.0.1".into(), port: Some(silent.port()) };
+    let ask = |files: &[&str], neighbours: &[Neighbour], time: Duration| {
+        let paths = files.iter().map(|name| path(name)).collect();
+        rig.activity(ActivityCheck::Witness { paths, neighbours: neighbours.to_vec() }, time)
+    };
+    let all = [silent.clone(), blind.neighbour(), seeing.neighbour()];
+    let first = ask(&["pool/a", "pool/b", "pool/gone"], &all, LONG);
+    let Sign::Stamps(stamps) = &first else { panic!("{first:?}") };
+    assert_eq!(stamps.iter().map(|stamp| (&*stamp.path, stamp.length)).collect::<Vec<_>>(), [(&*path("pool/a"), 6), (&*path("pool/b"), 6)]);
+    assert_eq!(ask(&["pool/a", "pool/b"], &all, LONG), first);
+    std::fs::write(path("pool/a"), "longer").unwrap();
+    assert_ne!(ask(&["pool/a", "pool/b"], &all, LONG), first);
+
+    is_unknown(&ask(&["pool/a"], &[blind.neighbour()], LONG), "h3: ");
+    is_unknown(&ask(&["pool/a"], &[silent], SHORT), "no neighbour answered within 0.6 s");
+    is_unknown(&ask(&["pool/a"], &[], LONG), "no neighbour to ask");
+    is_unknown(&ask(&["pool/gone"], &[seeing.neighbour()], LONG), "it sees none of the files");
+    let itself = Neighbour { host: "h1".parse().unwrap(), ..seeing.neighbour() };
+    is_unknown(&ask(&["pool/a"], &[itself], LONG), "no neighbour to ask");
+    let swapped = Neighbour { host: "h9".parse().unwrap(), ..seeing.neighbour() };
+    is_unknown(&ask(&["pool/a"], &[swapped], LONG), "certificate not valid for name");
+    for escape in ["secret", "pool/../secret", "pool/link", "pool/../../../../../etc/passwd"] {
+        is_unknown(&ask(&[escape], &[seeing.neighbour()], LONG), "does not lie in a folder that this witness may look into");
+    }
+    let agent = ca.agent("r1");
+    let status = |request: Vec<u8>| seeing.ask(&rig, &agent, &request).unwrap().lines().next().unwrap().to_owned();
+    assert_eq!(status(asking(&vec![path("pool/a"); MAX_FILES + 1])), "HTTP/1.1 400 Bad Request");
+    assert_eq!(status(asking(&[])), "HTTP/1.1 400 Bad Request");
+    assert_eq!(status(asking(&["pool/a".into()])), "HTTP/1.1 400 Bad Request");
+    assert_eq!(status(post("{")), "HTTP/1.1 400 Bad Request");
+    assert_eq!(status(post(&"x".repeat(600 * 1024))), "HTTP/1.1 413 Payload Too Large");
+    assert_eq!(status(get(FILES)), "HTTP/1.1 405 Method Not Allowed");
+    assert_eq!(status(get("/")), "HTTP/1.1 404 Not Found");
+    let seen = seeing.ask(&rig, &agent, &asking(&[path("pool/b")])).unwrap();
+    let seen: FilesSeen = serde_json::from_str(seen.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    assert_eq!((seen.files.len(), seen.files[0].length), (1, 6));
+}
+
+#[test]
+fn a_witness_writes_its_heartbeat_and_tells_its_files() {
+    let ca = Ca::new();
+    let rig = Rig::with(&ca, Programs::new());
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().canonicalize().unwrap().join(name).to_str().unwrap().to_owned();
+    std::fs::create_dir(path("own")).unwrap();
+    std::fs::write(path("own/disk"), "x").unwrap();
+    let heartbeat = Heartbeat { path: Absolute(path("beat")), interval: Interval::try_from(1).unwrap() };
+    let config = Config { own_files: vec![Absolute(path("own"))], heartbeat: Some(heartbeat), ..Config::default() };
+    let host = Host::start(&rig, &ca.witness("h1"), "h1", config);
+    let agent = ca.agent("r1");
+    let health = || -> Health {
+        let answer = host.ask(&rig, &agent, &get(HEALTH)).unwrap();
+        serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap()
+    };
+    eventually("its file is told", || health().files == [path("own/disk")]);
+    assert!(health().well);
+    let beat = || rig.activity(ActivityCheck::Heartbeat { path: path("beat") }, LONG);
+    eventually("a heartbeat", || matches!(beat(), Sign::Stamps(_)));
+    let first = beat();
+    eventually("another", || matches!(beat(), Sign::Stamps(_)) && beat() != first);
+}
+
+fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let end = clock::boottime() + LONG;
+    while !condition() {
+        assert!(clock::boottime() < end, "{what}");
+        sleep(Duration::from_millis(20));
+    }
 }

@@ -72,12 +72,15 @@ const WIRING: [(&str, &[&str]); 2] = [("agent", &["main", "run", ""]), ("aggrega
 const COMMON_GROUND: [(&str, &[&str]); 2] = [("agent", &["clock"]), ("aggregator", &["clock", "context"])];
 
 /// The only edges between modules of the shell, each with its reason.
-const EDGES: [(&str, &str, &str, &str); 15] = [
+const EDGES: [(&str, &str, &str, &str); 18] = [
     ("agent", "work", "driver", "acting is handing jobs to drivers"),
     ("agent", "check", "driver", "its programs are run as drivers run theirs"),
     ("agent", "check", "stamps", "storage that hangs is looked at in one place"),
     ("agent", "check", "tls", "whose certificate a witness must have"),
     ("agent", "config", "check", "what a check's section holds is for checks to say"),
+    ("agent", "config", "witness", "what a witness's section holds is for the witness to say"),
+    ("agent", "witness", "stamps", "storage that hangs is looked at in one place"),
+    ("agent", "witness", "tls", "whose certificate a caller must have"),
     ("agent", "config", "driver", "the rule for BMC addresses is the file's; drivers obey it"),
     ("agent", "uplink", "journal", "it reads the outbox, which only the core writes"),
     ("agent", "join", "identity", "joining makes the identity"),
@@ -111,10 +114,10 @@ const PLACES: [(&[&str], &str, &[&str]); 19] = [
     ),
     (&["aggregator"], "lettre", &["aggregator/src/notify/", "aggregator/src/config/"]),
     (&["aggregator"], "async_snmp", &["aggregator/src/notify/", "aggregator/src/config/"]),
-    (&["agent"], "hyper", &["agent/src/check/"]),
+    (&["agent"], "hyper", &["agent/src/check/", "agent/src/witness/"]),
     (&["agent"], "std::net::UdpSocket", &["agent/src/driver/", "agent/src/check/"]),
     (&["agent"], "std::net::TcpStream", &["agent/src/driver/"]),
-    (&["agent"], "tokio::net", &["agent/src/driver/", "agent/src/check/"]),
+    (&["agent"], "tokio::net", &["agent/src/driver/", "agent/src/check/", "agent/src/witness/"]),
     (&["agent"], "socket2", &["agent/src/driver/", "agent/src/check/"]),
     (&["agent"], "ipmi_rs", &["agent/src/driver/open.rs"]),
     (&["agent", "aggregator"], "jiff::Timestamp::now", &["agent/src/clock.rs", "aggregator/src/clock.rs"]),

@@ -59,7 +59,9 @@ fn target(url: &str) -> Option<Target> {
     let authority = uri.authority().filter(|authority| !authority.as_str().contains('@') && !authority.host().is_empty())?;
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let request = request("GET", authority.as_str(), path, Bytes::new())?;
-    Some(Target { secure, host: authority.host().to_owned(), port: authority.port_u16().unwrap_or(if secure { 443 } else { 80 }), request })
+    // A port that is no number is not read as one, and must not become the usual one.
+    let port = if authority.as_str() == authority.host() { Some(if secure { 443 } else { 80 }) } else { authority.port_u16() };
+    Some(Target { secure, host: authority.host().to_owned(), port: port?, request })
 }
 
 /// A request for one connection of its own.

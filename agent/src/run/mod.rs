@@ -2,6 +2,7 @@
 
 mod reload;
 mod signals;
+mod witness;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 use self::reload::InForce;
 pub use self::reload::Reload;
 use self::signals::{Signals, Told};
+pub use self::witness::witness;
 
 use crate::bmc::{Ask, Completion};
 use crate::check::{self, Checks, Programs};
@@ -38,6 +40,7 @@ use crate::rack::{Decision, Event, Rack, Record, Restored, Settings};
 use crate::sign::CheckDone;
 use crate::status::Status;
 use crate::uplink::{Gauge, Say, Uplink};
+use crate::witness::WitnessError;
 use crate::work::Work;
 use crate::{log, tls, uplink};
 
@@ -78,6 +81,15 @@ pub enum RunError {
     /// The signals cannot be listened to.
     #[error("the signals cannot be listened to")]
     Signals(#[source] std::io::Error),
+    /// The witness could not start.
+    #[error(transparent)]
+    Witness(#[from] WitnessError),
+    /// A witness that is told nothing to witness.
+    #[error("this is the witness of host {0}, but the file has no section [witness]")]
+    NoWitness(HostId),
+    /// An agent that is told to be a witness.
+    #[error("the file has a section [witness], but this is an agent; a host's witness joins by itself, with a state folder of its own")]
+    NotWitness,
     /// A thread could not be started.
     #[error("the core's thread could not start")]
     Thread(#[source] std::io::Error),
@@ -91,6 +103,9 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`].
 pub async fn run(identity: Identity, config: Config, state_dir: &Path, reload: Reload) -> Result<(), RunError> {
+    if config.witness.is_some() {
+        return Err(RunError::NotWitness);
+    }
     let mut signals = Signals::new().map_err(RunError::Signals)?;
     let journal = Journal::open(&journal_file(state_dir), uuid::Uuid::new_v4())?;
     let (events, inbox) = channel();

@@ -56,6 +56,19 @@ impl Ca {
         self.identity(&Role::Agent(name.parse().unwrap()))
     }
 
+    pub fn witness(&self, host: &str) -> Identity {
+        self.identity(&Role::Witness(host.parse().unwrap()))
+    }
+
+    pub fn consumer(&self) -> Identity {
+        self.identity(&Role::Consumer("grafana".parse().unwrap()))
+    }
+
+    /// One who trusts this site, with a certificate of another.
+    pub fn stranger(&self) -> Identity {
+        Identity { ca: self.pem.clone(), ..Self::new().agent("r1") }
+    }
+
     /// A web server with a certificate of nobody's that anybody knows.
     pub fn https_server(&self, handle: &Handle) -> SocketAddr {
         let (certificate, key) = self.card(&Role::Consumer("web".parse().unwrap()));
