@@ -272,7 +272,7 @@ impl Core {
             machine_boot: MachineBoot(clock::machine_boot()),
             sealing_key: identity.sealing_key.clone(),
             max_in_flight: config.max_in_flight.0,
-            references: Vec::new(),
+            references: config.reference_addresses.iter().map(|address| address.as_str().to_owned()).collect(),
             proving_templates: Vec::new(),
             seed: getrandom::u64().unwrap_or(1),
         };
