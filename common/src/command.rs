@@ -4,7 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ha::GateSet;
 use crate::power::{PowerOperation, PowerState};
+use crate::wire::ha::HaVerb;
 
 /// Policy said no. Each has a stable code that travels the wire and the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, thiserror::Error)]
@@ -175,6 +177,67 @@ pub enum Action {
     Test,
     /// Set a new login password; it travels beside the command.
     ChangePassword,
+    /// A person's word about a host that is watched over; it travels as [`crate::wire::ha::HaCommand`].
+    Ha(HaAction),
+}
+
+/// What a person can order about a host that is watched over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum HaAction {
+    /// Fence it.
+    Fence {
+        /// Gates that are overridden.
+        overrides: GateSet,
+    },
+    /// Only ask all gates.
+    Plan,
+    /// It is off, the principal says.
+    Confirm {
+        /// Although it reads On or answers.
+        force: bool,
+    },
+    /// End its fence.
+    Abort,
+    /// It is known to be broken: not counted in storms any more.
+    Ack,
+    /// It may live again.
+    Release,
+    /// Forget its counters and the cluster's power-downs that its agent counted.
+    ResetCounters,
+    /// The sudden loss of many hosts of its rack was looked at: go on.
+    EndCliff,
+}
+
+impl HaAction {
+    /// Kebab-case name, as in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fence { .. } => "fence",
+            Self::Plan => "fence-plan",
+            Self::Confirm { .. } => "fence-confirm",
+            Self::Abort => "fence-abort",
+            Self::Ack => "fence-ack",
+            Self::Release => "fence-release",
+            Self::ResetCounters => "ha-reset-counters",
+            Self::EndCliff => "ha-end-cliff",
+        }
+    }
+}
+
+impl From<HaAction> for HaVerb {
+    fn from(action: HaAction) -> Self {
+        match action {
+            HaAction::Fence { overrides } => Self::Fence { overrides: overrides.into() },
+            HaAction::Plan => Self::Plan,
+            HaAction::Confirm { force } => Self::Confirm { force },
+            HaAction::Abort => Self::Abort,
+            HaAction::Ack => Self::Ack,
+            HaAction::Release => Self::Release,
+            HaAction::ResetCounters => Self::ResetCounters,
+            HaAction::EndCliff => Self::EndCliff,
+        }
+    }
 }
 
 /// Longest time the identify LED can be lit, in seconds (IPMI 2.0 §28.5: one byte).
@@ -196,6 +259,7 @@ impl Action {
             Self::Bootdev { .. } => "bootdev",
             Self::Test => "test",
             Self::ChangePassword => "change-password",
+            Self::Ha(action) => action.as_str(),
         }
     }
 
@@ -204,7 +268,7 @@ impl Action {
     pub const fn is_idempotent(self) -> bool {
         match self {
             Self::On | Self::Off | Self::Status | Self::Identify { .. } | Self::Bootdev { .. } | Self::Test => true,
-            Self::Cycle | Self::Reset | Self::Soft | Self::Diag | Self::ChangePassword => false,
+            Self::Cycle | Self::Reset | Self::Soft | Self::Diag | Self::ChangePassword | Self::Ha(_) => false,
         }
     }
 }

@@ -192,9 +192,15 @@ impl Operation {
 
     fn begin(&mut self) -> Step {
         self.phase = match self.command.action {
-            Action::On | Action::Off | Action::Cycle | Action::Reset | Action::Soft | Action::Status | Action::Diag => {
-                Phase::Reading { tries: 0 }
-            }
+            // A word about host-HA is no operation of a BMC and comes in no such command: it would only be read, and refused.
+            Action::On
+            | Action::Off
+            | Action::Cycle
+            | Action::Reset
+            | Action::Soft
+            | Action::Status
+            | Action::Diag
+            | Action::Ha(_) => Phase::Reading { tries: 0 },
             Action::Identify { .. } | Action::Bootdev { .. } | Action::Test => Phase::Asking { tries: 0 },
             Action::ChangePassword => Phase::Verifying { tries: 0 },
         };
@@ -211,7 +217,7 @@ impl Operation {
     }
 
     fn first_read(&mut self, result: Result<Reading, &DriverError>, tries: u8) -> Step {
-        use Action::{Bootdev, ChangePassword, Cycle, Diag, Identify, Off, On, Reset, Soft, Status, Test};
+        use Action::{Bootdev, ChangePassword, Cycle, Diag, Ha, Identify, Off, On, Reset, Soft, Status, Test};
         let action = self.command.action;
         match (result, action) {
             (Err(error), _) => match self.try_again(error, tries) {
@@ -219,7 +225,7 @@ impl Operation {
                 None => Step::Done(Outcome::Failed(error.to_wire())),
             },
             // These do not begin with a reading.
-            (Ok(_), Identify { .. } | Bootdev { .. } | Test | ChangePassword) => {
+            (Ok(_), Identify { .. } | Bootdev { .. } | Test | ChangePassword | Ha(_)) => {
                 Step::Done(Outcome::Refused(Refusal::NotSupported))
             }
             (Ok(Reading::On), Status) => Step::Done(Outcome::Read(PowerState::On)),
@@ -255,7 +261,7 @@ impl Operation {
             Action::Off | Action::Cycle => Ask::Off,
             Action::Soft => Ask::Soft,
             Action::Reset => Ask::Reset,
-            Action::Status => Ask::Status,
+            Action::Status | Action::Ha(_) => Ask::Status,
             Action::Diag => Ask::Diag,
             Action::Identify { seconds } => Ask::Identify { seconds },
             Action::Bootdev { device, persistence } => Ask::Bootdev { device, persistence },

@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use axum::Json as Shown;
 use axum::extract::State;
-use axum::http::StatusCode;
-use picket_common::api::ha::{HaEnablement, PauseBody, PauseWindow};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use picket_common::api::ha::{FenceBody, HaEnablement, PauseBody, PauseWindow};
+use picket_common::command::HaAction;
+use picket_common::id::{HostId, OperationId};
 
 use super::extract::{Id, Json};
-use super::operations::check_reason;
-use super::power::scope_of;
+use super::operations::{Accepted, accepted, check_reason, check_timeout};
+use super::power::{operation_of, scope_of};
 use super::problem::ApiError;
 use super::who::Who;
-use super::{Api, not_found};
+use super::{Api, not_found, uuid_now};
 use crate::fleet::Request;
 use crate::fleet::request::{Gate, PauseSpec, Until};
 
@@ -65,4 +68,73 @@ where
 {
     api.change(&who, Request::Resume(id.into())).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// What can be ordered, as routes name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verb {
+    Fence,
+    Plan,
+    Confirm,
+    Abort,
+    Ack,
+    Release,
+    ResetCounters,
+    EndCliff,
+}
+
+impl Verb {
+    fn action(self, body: &FenceBody) -> Result<HaAction, ApiError> {
+        let stray = |field, given| match given {
+            true => Err(ApiError::invalid(field, "does not belong to this operation")),
+            false => Ok(()),
+        };
+        stray("overrides", !body.overrides.is_empty() && self != Self::Fence)?;
+        stray("force", body.force && self != Self::Confirm)?;
+        if self != Self::Plan && body.reason.as_deref().is_none_or(|reason| reason.trim().is_empty()) {
+            return Err(ApiError::invalid("reason", "is missing: say why, it is written down with the operation"));
+        }
+        Ok(match self {
+            Self::Fence => HaAction::Fence { overrides: body.overrides.iter().copied().collect() },
+            Self::Plan => HaAction::Plan,
+            Self::Confirm => HaAction::Confirm { force: body.force },
+            Self::Abort => HaAction::Abort,
+            Self::Ack => HaAction::Ack,
+            Self::Release => HaAction::Release,
+            Self::ResetCounters => HaAction::ResetCounters,
+            Self::EndCliff => HaAction::EndCliff,
+        })
+    }
+}
+
+/// Makes the handler of a route that says a word about a host.
+macro_rules! verbs {
+    ($($name:ident: $verb:ident;)*) => {$(
+        pub(super) async fn $name(
+            State(api): State<Api>,
+            Who(who): Who,
+            Id(host): Id<HostId>,
+            headers: HeaderMap,
+            Json(body): Json<FenceBody>,
+        ) -> Result<Response, ApiError> {
+            let action = Verb::$verb.action(&body)?;
+            let FenceBody { reason, timeout, overrides: _, force: _ } = body;
+            check_timeout(timeout)?;
+            check_reason(reason.as_deref())?;
+            let id = OperationId(uuid_now());
+            let answer = api.change(&who, Request::Ha { id, host, action, timeout, reason }).await?;
+            Ok(accepted(&api, &who, Accepted { id: operation_of(&answer, id), headers: &headers, generated: None }).await)
+        }
+    )*};
+}
+
+verbs! {
+    fence: Fence;
+    plan: Plan;
+    confirm: Confirm;
+    abort: Abort;
+    ack: Ack;
+    release: Release;
+    reset_counters: ResetCounters;
+    end_cliff: EndCliff;
 }

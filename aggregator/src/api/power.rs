@@ -113,7 +113,7 @@ async fn order(api: &Api, who: &Caller, headers: &HeaderMap, host: HostId, asked
 }
 
 /// The operation that a request made, or had made before.
-const fn operation_of(answer: &Answer, asked: OperationId) -> OperationId {
+pub(super) const fn operation_of(answer: &Answer, asked: OperationId) -> OperationId {
     match answer {
         Answer::Accepted(id) => *id,
         Answer::Done { .. } | Answer::Imported(_) | Answer::Joined { .. } | Answer::Resealed { .. } => asked,

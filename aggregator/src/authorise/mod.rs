@@ -104,6 +104,7 @@ const fn roles(right: Right) -> &'static [Role] {
     match right {
         Right::Read => &[Viewer, Operator, Fencer, Auditor, Admin],
         Right::Operate => &[Operator, Fencer, Admin],
+        Right::Fence => &[Fencer, Admin],
         Right::Configure | Right::Enrol | Right::Grant => &[Admin],
         Right::Audit => &[Auditor, Admin],
         Right::Join => &[],

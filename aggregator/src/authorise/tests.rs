@@ -51,6 +51,7 @@ fn the_grid() {
     let wanted = "            viewer operator fencer auditor admin
 Read        yes    yes      yes    yes     yes
 Operate     -      yes      yes    -       yes
+Fence       -      -        yes    -       yes
 Configure   -      -        -      -       yes
 Enrol       -      -        -      -       yes
 Grant       -      -        -      -       yes

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use picket_common::command::{Action, HaAction};
 use picket_common::id::{ClusterId, HostId, OperationId, RackId, ZoneId};
 
 use super::request::{Gate, ImportedHost, Request};
@@ -15,6 +16,8 @@ pub enum Right {
     Read,
     /// Order operations of BMCs, and take them back.
     Operate,
+    /// Fence hosts, vouch that they are off, release them, and let go what brakes hold.
+    Fence,
     /// Change the inventory, settings and gates.
     Configure,
     /// Let agents and consumers in.
@@ -29,7 +32,8 @@ pub enum Right {
 
 impl Right {
     /// All of them.
-    pub const ALL: [Self; 7] = [Self::Read, Self::Operate, Self::Configure, Self::Enrol, Self::Grant, Self::Audit, Self::Join];
+    pub const ALL: [Self; 8] =
+        [Self::Read, Self::Operate, Self::Fence, Self::Configure, Self::Enrol, Self::Grant, Self::Audit, Self::Join];
 }
 
 /// What a request is about, and the places it would have then.
@@ -124,8 +128,9 @@ pub fn classify(request: &Request) -> Class<'_> {
         Request::ImportHosts(import) => row(Right::Configure, Target::Imported(&import.hosts), Deed::Act),
         Request::SetOobm(gate, _) | Request::SetHa(gate, _) => row(Right::Configure, of_gate(gate), Deed::Act),
         Request::Pause(at, _) | Request::Resume(at) => row(Right::Operate, of_gate(at), Deed::Act),
-        Request::Power { host, .. } => row(Right::Operate, Target::Host(host, None, None), Deed::ActOnce),
-        Request::Operate(bulk) => row(Right::Operate, Target::Hosts(&bulk.hosts), Deed::ActOnce),
+        Request::Power { host, operation, .. } => row(right_to(*operation), Target::Host(host, None, None), Deed::ActOnce),
+        Request::Ha { host, action, .. } => row(right_to(Action::Ha(*action)), Target::Host(host, None, None), Deed::ActOnce),
+        Request::Operate(bulk) => row(right_to(bulk.operation), Target::Hosts(&bulk.hosts), Deed::ActOnce),
         Request::ChangePassword { host, .. } => row(Right::Configure, Target::Host(host, None, None), Deed::ActOnce),
         Request::ResolvePassword { host, .. } => row(Right::Configure, Target::Host(host, None, None), Deed::Act),
         Request::Reseal(rack, ..) => row(Right::Configure, Target::Rack(rack, None), Deed::Act),
@@ -138,6 +143,25 @@ pub fn classify(request: &Request) -> Class<'_> {
         Request::AckAlert { id, .. } => row(Right::Operate, Target::Alert(id), Deed::Act),
         Request::AddSilence(spec) => row(Right::Operate, of_silence(spec.within.as_ref()), Deed::ActOnce),
         Request::EndSilence(id) => row(Right::Operate, Target::Silence(id), Deed::Change),
+    }
+}
+
+/// The right that an operation takes. A plan sends nothing to the host.
+const fn right_to(action: Action) -> Right {
+    match action {
+        Action::Ha(HaAction::Plan) => Right::Operate,
+        Action::Ha(_) => Right::Fence,
+        Action::ChangePassword => Right::Configure,
+        Action::On
+        | Action::Off
+        | Action::Cycle
+        | Action::Reset
+        | Action::Soft
+        | Action::Status
+        | Action::Diag
+        | Action::Identify { .. }
+        | Action::Bootdev { .. }
+        | Action::Test => Right::Operate,
     }
 }
 

@@ -27,7 +27,7 @@ use super::events::Kind;
 use super::request::{Answer, Bulk, Rejection};
 use super::settings::{check_seconds, not_found};
 use super::view::{HostRow, Operation, OperationRow, PartRow, RowKey};
-use super::{Fleet, Record, Timer, effective, json};
+use super::{Fleet, Record, Timer, effective, ha, json};
 
 /// Most hosts of one operation.
 pub const MAX_HOSTS: usize = 10_000;
@@ -71,9 +71,13 @@ pub(super) fn check_order(order: &Order) -> Result<(), Rejection> {
 }
 
 /// Why an order for a host would be refused now: what stands in the way of any, then too many others.
-fn refusal_now(fleet: &Fleet, host: &HostRow) -> Option<Refusal> {
+fn refusal_now(fleet: &Fleet, host: &HostRow, action: Action) -> Option<Refusal> {
     let is_full = || fleet.open.get(&host.id).is_some_and(|open| open.len() >= MAX_OPEN);
-    standing_refusal(&fleet.view, host).or_else(|| is_full().then_some(Refusal::Busy))
+    let standing = match action {
+        Action::Ha(action) => ha::refusal(&fleet.view, host, action),
+        _ => standing_refusal(&fleet.view, host),
+    };
+    standing.or_else(|| is_full().then_some(Refusal::Busy))
 }
 
 impl Fleet {
@@ -101,14 +105,14 @@ impl Fleet {
         let order = Order { id, operation, timeout, reason, on_if_off, stagger };
         check_order(&order)?;
         let rows = self.rows_of(&hosts, stagger)?;
-        if operation == Action::ChangePassword {
-            let text = "change-password takes one host at a time".to_owned();
+        if matches!(operation, Action::ChangePassword | Action::Ha(_)) {
+            let text = format!("{operation} takes one host at a time");
             return Err(Rejection::Invalid { field: "operation", text });
         }
         let (mut parts, mut refused) = (Vec::with_capacity(rows.len()), Vec::new());
         let mut start = now;
         for row in rows {
-            match refusal_now(self, &row) {
+            match refusal_now(self, &row, operation) {
                 None => {
                     parts.push(self.part_of(&row, &order, start.wall)?);
                     start = start.after(stagger);
@@ -154,7 +158,7 @@ impl Fleet {
 
     /// A host's part of an order that begins at `start`, or why it is refused.
     pub(super) fn part_of(&self, host: &HostRow, order: &Order, start: Timestamp) -> Result<PartRow, Rejection> {
-        if let Some(refusal) = refusal_now(self, host) {
+        if let Some(refusal) = refusal_now(self, host, order.operation) {
             return Err(Rejection::Refused(refusal));
         }
         let seconds = order.timeout.unwrap_or_else(|| effective::action_timeout(&self.view, host).value).clamp(1, 3600);
@@ -230,6 +234,7 @@ impl Fleet {
                 None if part.sent_at.is_none() => return self.end(id, &host.id, None, Outcome::Cancelled, now.wall, now),
                 None => return,
             },
+            Action::Ha(action) => Command::Ha(ha::command(action, command, &operation.row)),
             _ => Command::Power(command),
         };
         self.draft.command(&agent.id, command);

@@ -337,6 +337,9 @@ impl Fleet {
                 let order = commands::Order { id, operation, timeout, reason, on_if_off, stagger };
                 self.order(principal, &host, order, now)
             }
+            Request::Ha { id, host, action, timeout, reason } => {
+                self.order_ha(principal, &host, ha::Word { id, action, timeout, reason }, now)
+            }
             Request::Operate(bulk) => self.operate(principal, bulk, now),
             Request::ChangePassword { id, host, password, timeout, reason } => {
                 let operation = picket_common::command::Action::ChangePassword;

@@ -6,7 +6,7 @@ use std::fmt;
 use jiff::Timestamp;
 use picket_common::api::ha::{BrakesPatch, HaPatch};
 use picket_common::api::{self, Field};
-use picket_common::command::{Action, Refusal};
+use picket_common::command::{Action, HaAction, Refusal};
 use picket_common::id::{AgentId, ClusterId, HostId, OperationId, RackId, ZoneId};
 use picket_common::seal::{Sealed, SealingKey};
 use picket_common::wire::report::InForce;
@@ -66,6 +66,19 @@ pub enum Request {
         reason: Option<String>,
         /// For cycle and reset of a host that is off.
         on_if_off: bool,
+    },
+    /// Say a word about a host that is watched over.
+    Ha {
+        /// Made by the asker.
+        id: OperationId,
+        /// Which host.
+        host: HostId,
+        /// What.
+        action: HaAction,
+        /// Seconds; absent = the action's.
+        timeout: Option<u64>,
+        /// Why; needed for all but a plan.
+        reason: Option<String>,
     },
     /// Order an operation of many hosts: those that are refused are so in their own part.
     Operate(Bulk),
@@ -132,7 +145,7 @@ impl Request {
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         match self {
-            Self::Power { reason, .. } | Self::ChangePassword { reason, .. } => reason.as_deref(),
+            Self::Power { reason, .. } | Self::Ha { reason, .. } | Self::ChangePassword { reason, .. } => reason.as_deref(),
             Self::Operate(bulk) => bulk.reason.as_deref(),
             Self::AckAlert { comment, .. } => comment.as_deref(),
             Self::AddSilence(spec) => spec.comment.as_deref(),

@@ -5,7 +5,7 @@ use std::fmt::Display;
 
 use picket_common::api::ha::{BrakesPatch, HaPatch};
 use picket_common::api::{Field, SettingsPatch};
-use picket_common::command::Action;
+use picket_common::command::{Action, HaAction};
 use picket_common::hostset::fold;
 use picket_common::id::HostId;
 
@@ -102,6 +102,7 @@ pub fn summary(request: &Request) -> Option<String> {
             Until::After(time) => words.word("minutes", time.as_secs() / 60),
         },
         Request::Power { operation, timeout, on_if_off, .. } => ordered(words, operation, *timeout, *on_if_off),
+        Request::Ha { action, timeout, .. } => ordered(words, &Action::Ha(*action), *timeout, false),
         Request::Operate(bulk) => operate(words, bulk),
         Request::ChangePassword { timeout, .. } => words.word("operation", "change-password").maybe("timeout", *timeout),
         Request::ResolvePassword { in_force, .. } => words.word("in_force", format_args!("{in_force:?}")),
@@ -186,6 +187,11 @@ fn ordered(words: Words, operation: &Action, timeout: Option<u64>, on_if_off: bo
         Action::Bootdev { device, persistence } => {
             words.word("device", format_args!("{device:?}")).word("persistence", format_args!("{persistence:?}"))
         }
+        Action::Ha(HaAction::Fence { overrides }) if !overrides.is_empty() => {
+            let names = serde_json::to_string(overrides).unwrap_or_default();
+            words.word("overrides", names)
+        }
+        Action::Ha(HaAction::Confirm { force: true }) => words.word("force", true),
         Action::On
         | Action::Off
         | Action::Cycle
@@ -194,7 +200,8 @@ fn ordered(words: Words, operation: &Action, timeout: Option<u64>, on_if_off: bo
         | Action::Status
         | Action::Diag
         | Action::Test
-        | Action::ChangePassword => words,
+        | Action::ChangePassword
+        | Action::Ha(_) => words,
     };
     let words = words.maybe("timeout", timeout);
     if on_if_off { words.word("on_if_off", true) } else { words }

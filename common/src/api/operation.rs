@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::HostFacts;
-use crate::command::{Action, BmcError, BootDevice, OperationState, Persistence};
+use crate::command::{Action, BmcError, BootDevice, HaAction, OperationState, Persistence};
+use crate::ha::GateSet;
 use crate::id::{HostId, OperationId};
 use crate::power::{PowerOperation, PowerState};
 use crate::secret::Secret;
@@ -48,6 +49,36 @@ pub(super) enum ActionJson {
     Bootdev { device: BootDevice, persistence: Persistence },
     Test,
     ChangePassword,
+    #[serde(untagged)]
+    Ha(#[serde(with = "HaActionJson")] HaAction),
+}
+
+/// The same of what people order of host-HA.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "HaAction", tag = "operation")]
+pub(super) enum HaActionJson {
+    #[serde(rename = "fence")]
+    Fence {
+        #[serde(skip_serializing_if = "GateSet::is_empty", default)]
+        overrides: GateSet,
+    },
+    #[serde(rename = "fence-plan")]
+    Plan,
+    #[serde(rename = "fence-confirm")]
+    Confirm {
+        #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+        force: bool,
+    },
+    #[serde(rename = "fence-abort")]
+    Abort,
+    #[serde(rename = "fence-ack")]
+    Ack,
+    #[serde(rename = "fence-release")]
+    Release,
+    #[serde(rename = "ha-reset-counters")]
+    ResetCounters,
+    #[serde(rename = "ha-end-cliff")]
+    EndCliff,
 }
 
 /// `POST /v1/operations`: one operation of many hosts.
@@ -311,4 +342,42 @@ pub struct BulkDryRun {
     pub warnings: Vec<String>,
     /// Per host.
     pub hosts: Vec<DryRun>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ha::Gate;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Shown {
+        #[serde(flatten, with = "ActionJson")]
+        action: Action,
+        reason: String,
+    }
+
+    #[test]
+    fn an_action_is_named_by_one_field() {
+        let overrides: GateSet = [Gate::Storm, Gate::Cap].into_iter().collect();
+        for (action, fields) in [
+            (Action::Identify { seconds: 5 }, r#""operation":"identify","seconds":5"#),
+            (Action::Ha(HaAction::Fence { overrides: GateSet::default() }), r#""operation":"fence""#),
+            (Action::Ha(HaAction::Fence { overrides }), r#""operation":"fence","overrides":["storm","cap"]"#),
+            (Action::Ha(HaAction::Plan), r#""operation":"fence-plan""#),
+            (Action::Ha(HaAction::Confirm { force: true }), r#""operation":"fence-confirm","force":true"#),
+            (Action::Ha(HaAction::Confirm { force: false }), r#""operation":"fence-confirm""#),
+            (Action::Ha(HaAction::Abort), r#""operation":"fence-abort""#),
+            (Action::Ha(HaAction::Ack), r#""operation":"fence-ack""#),
+            (Action::Ha(HaAction::Release), r#""operation":"fence-release""#),
+            (Action::Ha(HaAction::ResetCounters), r#""operation":"ha-reset-counters""#),
+            (Action::Ha(HaAction::EndCliff), r#""operation":"ha-end-cliff""#),
+        ] {
+            let shown = Shown { action, reason: "x".into() };
+            let json = format!(r#"{{{fields},"reason":"x"}}"#);
+            assert_eq!(serde_json::to_string(&shown).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Shown>(&json).unwrap(), shown);
+            assert!(fields.contains(&format!(r#""operation":"{action}""#)), "{fields}");
+        }
+        assert!(serde_json::from_str::<Shown>(r#"{"operation":"explode","reason":"x"}"#).is_err());
+    }
 }

@@ -204,6 +204,49 @@ impl Gate {
     ];
 }
 
+/// A set of gates; in JSON and on the wire the list of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "Vec<Gate>", into = "Vec<Gate>")]
+pub struct GateSet(u16);
+
+impl GateSet {
+    /// None.
+    pub const EMPTY: Self = Self(0);
+
+    /// Whether there is none in it.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0 == 0
+    }
+
+    /// Those in it, in the order in which they are asked.
+    pub fn iter(self) -> impl Iterator<Item = Gate> {
+        Gate::ALL.into_iter().filter(move |gate| self.0 & bit(*gate) != 0)
+    }
+}
+
+const fn bit(gate: Gate) -> u16 {
+    1 << gate as u16
+}
+
+impl FromIterator<Gate> for GateSet {
+    fn from_iter<T: IntoIterator<Item = Gate>>(gates: T) -> Self {
+        Self(gates.into_iter().map(bit).fold(0, |set, bit| set | bit))
+    }
+}
+
+impl From<Vec<Gate>> for GateSet {
+    fn from(gates: Vec<Gate>) -> Self {
+        gates.into_iter().collect()
+    }
+}
+
+impl From<GateSet> for Vec<Gate> {
+    fn from(set: GateSet) -> Self {
+        set.iter().collect()
+    }
+}
+
 /// What can happen to a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HaEvent {

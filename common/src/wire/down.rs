@@ -95,7 +95,7 @@ impl Message for Command {
 
     fn check(&self) -> Result<(), WireError> {
         match self {
-            Self::Power(PowerCommand { action: Action::ChangePassword, .. }) => Err(WireError::Bounds("action")),
+            Self::Power(PowerCommand { action: Action::ChangePassword | Action::Ha(_), .. }) => Err(WireError::Bounds("action")),
             Self::Power(PowerCommand { action: Action::Identify { seconds }, .. }) => {
                 bound("seconds", usize::from(*seconds), usize::from(MAX_IDENTIFY_SECONDS))
             }

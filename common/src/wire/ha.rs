@@ -132,7 +132,8 @@ pub struct ClusterSurroundings {
     pub zone_hosts: u32,
     /// Unwell ones among them.
     pub zone_unwell: u32,
-    /// Power-downs of the cluster, beyond the agent's own floor, that it may spend.
+    /// How many power-downs of the cluster the agent may have had within the cap's window, beyond its own floor of one. What it had
+    /// counts against each lease alike: a new lease gives nothing back.
     pub lease: u16,
     /// Until when, by the aggregator's clock.
     pub lease_until: Time,

@@ -68,6 +68,9 @@ fn body(method: &str, path: &str) -> &'static str {
         ("POST", "/v1/agents/tokens") => r#"{"rack":"r1"}"#,
         ("POST", "/v1/consumers") => r#"{"name":"nagios"}"#,
         ("POST", "/v1/hosts/{host}/pause" | "/v1/clusters/{cluster}/pause") => r#"{"minutes":10}"#,
+        ("POST", path) if path.contains("/fence") || path.ends_with("-counters") || path.ends_with("-cliff") => {
+            r#"{"reason":"it hangs"}"#
+        }
         ("POST", "/v1/silences") => r#"{"matchers":["host=h1"],"duration":60}"#,
         ("POST", "/v1/alerts/{alert}/silence") => r#"{"duration":60}"#,
         ("POST", "/v1/tokens") => r#"{"name":"bob","role":"viewer"}"#,
@@ -170,6 +173,14 @@ POST   /v1/clusters/{cluster}/ha/enable     - - - - yes
 POST   /v1/clusters/{cluster}/ha/disable    - - - - yes
 POST   /v1/zones/{zone}/ha/enable           - - - - yes
 POST   /v1/zones/{zone}/ha/disable          - - - - yes
+POST   /v1/hosts/{host}/ha/reset-counters   - - yes - yes
+POST   /v1/hosts/{host}/ha/end-cliff        - - yes - yes
+POST   /v1/hosts/{host}/fence               - - yes - yes
+POST   /v1/hosts/{host}/fence/plan          - yes yes - yes
+POST   /v1/hosts/{host}/fence/confirm       - - yes - yes
+POST   /v1/hosts/{host}/fence/abort         - - yes - yes
+POST   /v1/hosts/{host}/fence/ack           - - yes - yes
+POST   /v1/hosts/{host}/fence/release       - - yes - yes
 POST   /v1/hosts/{host}/pause               - yes yes - yes
 DELETE /v1/hosts/{host}/pause               - yes yes - yes
 POST   /v1/clusters/{cluster}/pause         - yes yes - yes

@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use picket_common::alert::AlertKind;
 use picket_common::clock::Now;
-use picket_common::command::{Action, ErrorClass, OperationState, Outcome};
+use picket_common::command::{Action, ErrorClass, HaAction, OperationState, Outcome};
 use picket_common::id::HostId;
 use picket_common::power::{Cause as PowerCause, PowerState};
 
@@ -107,14 +107,15 @@ impl Fleet {
 const fn leads_to(action: Action, state: PowerState) -> bool {
     match action {
         Action::On => matches!(state, PowerState::On),
-        Action::Off | Action::Soft => matches!(state, PowerState::Off),
+        Action::Off | Action::Soft | Action::Ha(HaAction::Fence { .. }) => matches!(state, PowerState::Off),
         Action::Cycle | Action::Reset => matches!(state, PowerState::On | PowerState::Off),
         Action::Status
         | Action::Diag
         | Action::Identify { .. }
         | Action::Bootdev { .. }
         | Action::Test
-        | Action::ChangePassword => false,
+        | Action::ChangePassword
+        | Action::Ha(_) => false,
     }
 }
 

@@ -6,10 +6,13 @@
 //!  people ── orders ─────────────────▶
 //! ```
 
+mod budget;
+mod orders;
 mod settings;
 mod tell;
 #[cfg(test)]
 mod tests;
 
+pub(super) use orders::{Word, command, refusal};
 pub use settings::{brakes_json, closed, gate, in_force, pause, settings_json};
 pub(super) use tell::ToldHa;

@@ -4,11 +4,15 @@ use std::time::Duration;
 
 use picket_common::api::Field;
 use picket_common::api::ha::{BrakesPatch, HaPatch};
-use picket_common::ha::OutagePolicy;
+use picket_common::api::HistoryWhat;
+use picket_common::command::{Action, HaAction, Outcome};
+use picket_common::ha::{Gate as RefusingGate, GateSet, OutagePolicy};
 use picket_common::ha::settings::{ActivityCheck, HealthCheck, Neighbour};
 use picket_common::id::HostId;
 use picket_common::wire::assign::Assign;
-use picket_common::wire::ha::{HaClosed, HaPart, HostHa};
+use picket_common::wire::down::Command;
+use picket_common::wire::ha::{HaClosed, HaPart, HaVerb, HostHa};
+use picket_common::wire::report::Progress;
 use proptest::prelude::*;
 
 use super::super::request::{ClusterChange, Gate, HostChange, PauseSpec, Until};
@@ -314,6 +318,125 @@ fn a_row_that_does_not_read_closes_its_gate() {
     world.rows.insert(RowKey::Ha(of.clone()), Row::Ha(HaRow { of, json: "{".into() }));
     world.restart();
     assert_eq!(closed(&world.fleet.view(), &world.host("h1")), Some(HaClosed::Zone));
+}
+
+fn word(n: u128, host: &str, action: HaAction) -> Request {
+    let reason = (action != HaAction::Plan).then(|| "it hangs".to_owned());
+    Request::Ha { id: operation(n), host: id(host), action, timeout: None, reason }
+}
+
+const FENCE: HaAction = HaAction::Fence { overrides: GateSet::EMPTY };
+
+#[test]
+fn a_word_goes_the_way_of_an_operation() {
+    let mut world = World::running(1);
+    set(&mut world, Gate::Host(id("h1")), true);
+    let overrides = [RefusingGate::Storm, RefusingGate::Cap].into_iter().collect();
+    assert!(matches!(world.ask(word(1, "h1", HaAction::Fence { overrides })), Ok(Answer::Accepted(_))));
+    let Command::Ha(command) = world.commands().remove(0) else { panic!() };
+    let view = world.fleet.view();
+    assert_eq!(command.verb, HaVerb::Fence { overrides: vec![RefusingGate::Storm, RefusingGate::Cap] });
+    assert_eq!((command.by.as_str(), command.reason.as_str(), command.host.as_str()), ("admin", "it hangs", "h1"));
+    assert_eq!(command.epoch, view.racks.values().next().unwrap().epoch);
+    assert_eq!(command.enablement, world.host("h1").enablement);
+    assert_eq!(command.deadline, world.now.after(Duration::from_secs(600)).wall.into(), "a fence takes its time");
+    world.restart();
+    world.hello("r1", 2, 1);
+    assert!(
+        matches!(&world.commands()[..], [Command::Ha(again)] if again.verb == command.verb && again.by == "admin"),
+        "sent again: the agent knows what it has seen"
+    );
+    world.report("r1", vec![world.progress(1, "h1", Progress::Done(Outcome::Changed))]);
+    assert_eq!(world.part(1, "h1").outcome, Some(Outcome::Changed));
+    let lines = world.history_of("h1");
+    assert!(matches!(&lines[lines.len() - 2..], [HistoryWhat::OperationAccepted { .. }, HistoryWhat::OperationDone { .. }]));
+    let entry = world.audit.iter().rfind(|entry| entry.operation_id == Some(operation(1))).unwrap();
+    assert_eq!((entry.summary.as_deref(), entry.reason.as_deref()), (Some("operation=fence"), Some("it hangs")));
+    let asked = super::super::summary::summary(&word(2, "h1", HaAction::Fence { overrides })).unwrap();
+    assert_eq!(asked, r#"operation=fence overrides=["storm","cap"]"#);
+    for (n, action, verb) in [
+        (2, HaAction::Plan, HaVerb::Plan),
+        (3, HaAction::Confirm { force: true }, HaVerb::Confirm { force: true }),
+        (4, HaAction::Abort, HaVerb::Abort),
+        (5, HaAction::Ack, HaVerb::Ack),
+        (6, HaAction::Release, HaVerb::Release),
+        (7, HaAction::ResetCounters, HaVerb::ResetCounters),
+        (8, HaAction::EndCliff, HaVerb::EndCliff),
+    ] {
+        world.ask(word(n, "h1", action)).unwrap();
+        assert!(matches!(&world.commands()[..], [Command::Ha(command)] if command.verb == verb), "{action:?}");
+    }
+}
+
+#[test]
+fn what_is_refused_here() {
+    let all = [
+        FENCE,
+        HaAction::Plan,
+        HaAction::Confirm { force: false },
+        HaAction::Abort,
+        HaAction::Ack,
+        HaAction::Release,
+        HaAction::ResetCounters,
+        HaAction::EndCliff,
+    ];
+    let told = |world: &mut World, action: HaAction| match world.ask(word(1, "h1", action)) {
+        Err(Rejection::Refused(refusal)) => refusal.code(),
+        Ok(_) => "ok",
+        Err(other) => panic!("{other}"),
+    };
+    type Case = (&'static str, fn(&mut World), fn(HaAction) -> &'static str);
+    let cases: [Case; 5] = [
+        ("never set up", |_| {}, |_| "ha-disabled"),
+        ("all is well", |world| set(world, Gate::Host(id("h1")), true), |_| "ok"),
+        (
+            "HA gate closed",
+            |world| {
+                set(world, Gate::Host(id("h1")), true);
+                set(world, Gate::Cluster(id("c1")), false);
+            },
+            |action| if matches!(action, FENCE | HaAction::Confirm { .. }) { "ha-disabled" } else { "ok" },
+        ),
+        (
+            "power gate closed",
+            |world| {
+                set(world, Gate::Host(id("h1")), true);
+                world.enable("h1", false);
+            },
+            |action| if action == FENCE { "host-disabled" } else { "ok" },
+        ),
+        (
+            "nobody there",
+            |world| {
+                set(world, Gate::Host(id("h1")), true);
+                world.ask(Request::PutRack(id("r2"), picket_common::api::RackBody { zone: id("z1") })).unwrap();
+                world.ask(Request::PatchHost(id("h1"), HostChange { rack: Some(id("r2")), ..HostChange::default() })).unwrap();
+            },
+            |_| "rack-without-agent",
+        ),
+    ];
+    for (name, prepare, wanted) in cases {
+        for action in all {
+            let mut world = World::running(1);
+            prepare(&mut world);
+            assert_eq!(told(&mut world, action), wanted(action), "{name}: {action:?}");
+        }
+    }
+    let mut world = World::running(1);
+    set(&mut world, Gate::Host(id("h1")), true);
+    let unsaid = Request::Ha { id: operation(1), host: id("h1"), action: FENCE, timeout: None, reason: None };
+    assert_eq!(field(world.ask(unsaid)), "reason");
+    assert!(matches!(world.ask(word(1, "h9", FENCE)), Err(Rejection::NotFound { .. })));
+    let bulk = super::super::request::Bulk {
+        id: operation(1),
+        hosts: vec![id("h1")],
+        operation: Action::Ha(FENCE),
+        timeout: None,
+        reason: None,
+        on_if_off: false,
+        stagger_ms: 0,
+    };
+    assert_eq!(field(world.ask(Request::Operate(bulk))), "operation");
 }
 
 proptest! {
