@@ -24,7 +24,16 @@ fn branch(topic: &Public) -> (&'static str, bool, &'static str) {
 }
 
 /// Kinds of events of hosts: those of agents are told by their retained presence.
-const KINDS: [Kind; 6] = [Kind::Power, Kind::Management, Kind::Operation, Kind::Enablement, Kind::AlertFiring, Kind::AlertResolved];
+const KINDS: [Kind; 8] = [
+    Kind::Power,
+    Kind::Management,
+    Kind::Operation,
+    Kind::Enablement,
+    Kind::AlertFiring,
+    Kind::AlertResolved,
+    Kind::Ha,
+    Kind::HostStatus,
+];
 
 /// Topics whose ids are the names of their places.
 fn topics() -> [Public; 5] {

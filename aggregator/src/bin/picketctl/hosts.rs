@@ -26,6 +26,8 @@ const HOSTS: &[Column<Host>] = &[
     column("POWER", |h, _| power(h.power, h.stale)),
     column("SINCE", |h, look| age(h.power_since, look)),
     column("MANAGEMENT", |h, _| maybe(h.management)),
+    column("HA", |h, _| maybe(h.ha.as_ref().map(|ha| ha.state))),
+    column("STATUS", |h, _| maybe(Some(h.host_status).filter(|_| h.ha.is_some()))),
     column("ZONE", |h, _| (&h.zone).into()),
     column("CLUSTER", |h, _| (&h.cluster).into()),
     column("RACK", |h, _| (&h.rack).into()),

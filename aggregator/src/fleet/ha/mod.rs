@@ -6,10 +6,16 @@
 //!  people ── orders ─────────────────▶
 //! ```
 
+mod alerts;
+#[cfg(test)]
+mod reported;
+mod reports;
 mod settings;
+mod status;
 mod tell;
 #[cfg(test)]
 mod tests;
 
 pub use settings::{brakes_json, closed, gate, in_force, pause, settings_json};
+pub use status::{Standing, ha_name, ha_view, host_ha, host_status, standing};
 pub(super) use tell::ToldHa;
