@@ -156,7 +156,7 @@ pub enum HistoryWhat {
     },
     /// The gates were asked about a disruptive act.
     Gates {
-        /// About which: `off`, `reset`, `plan`.
+        /// About which: `off`, `reset`, `plan`, `proof`.
         act: String,
         /// Which attempt.
         attempt: u16,

@@ -278,17 +278,26 @@ impl Words {
             }
         });
         if fenced.returned {
-            self.because("it was seen On without our order since: it is not down any more");
+            self.because("it was seen On, or answered, or nobody watched it for a while: it is not down any more");
         } else if known.is_on {
             self.because("its BMC reads On now, so its host status is not down");
         }
         if fenced.restarting {
-            self.because("its policy is reboot: it is being switched on again");
+            self.because("its policy is reboot: it is switched on again");
         }
-        if fenced.returned && known.settings.fence_on_return {
+        if fenced.released {
+            self.because("it is released: it may be switched on");
+            self.until("a health check passes: it is available again");
+        } else {
+            self.until(format!(
+                "somebody releases it (`picketctl fence release {} --reason …`): then it may be switched on, and is watched over \
+                 again once a health check passes",
+                known.host
+            ));
+        }
+        if fenced.returned && !fenced.released && known.settings.fence_on_return {
             self.until("it is fenced again: fence_on_return is set");
         }
-        self.until(format!("somebody releases it (`picketctl fence release {} --reason …`), and a health check passes", known.host));
     }
 }
 
@@ -362,7 +371,7 @@ mod tests {
     /// All states there are, with a word that must be said of why, and one of what would end it.
     fn states() -> Vec<(HaState, &'static str, &'static str)> {
         let by = |who: &str| Way::Order(By::Principal(who.into()));
-        let fenced = |evidence| Fenced { evidence, restarting: false, returned: false };
+        let fenced = |evidence| Fenced { evidence, restarting: false, returned: false, released: false };
         let mut states = vec![
             (HaState::Disabled, "not taken up", "newest settings"),
             (HaState::Available { failures: 0 }, "health checks pass", "3 health checks fail"),
@@ -385,6 +394,7 @@ mod tests {
             (HaState::Fenced(fenced(Evidence::Outlets)), "outlets", "release"),
             (HaState::Fenced(fenced(Evidence::Heartbeat)), "heartbeat", "release"),
             (HaState::Fenced(Fenced { returned: true, ..fenced(Evidence::Readings(3)) }), "not down any more", "release"),
+            (HaState::Fenced(Fenced { released: true, ..fenced(Evidence::Readings(3)) }), "may be switched on", "a health check passes"),
             (HaState::Fenced(Fenced { restarting: true, ..fenced(Evidence::Readings(3)) }), "switched on again", "release"),
         ];
         states.extend(
@@ -455,7 +465,7 @@ mod tests {
         assert!(said(|known| known.acked = true, &available, &settings()).0.contains("known to be broken"));
         let observing = HaSettings { mode: Mode::Observe, ..settings() };
         assert!(said(|_| {}, &available, &observing).0.contains("nothing is sent"));
-        let fenced = HaState::Fenced(Fenced { evidence: Evidence::Vouched("bob".into()), restarting: false, returned: false });
+        let fenced = HaState::Fenced(Fenced { evidence: Evidence::Vouched("bob".into()), restarting: false, returned: false, released: false });
         assert!(said(|known| known.is_on = true, &fenced, &settings()).0.contains("reads On now"));
     }
 

@@ -193,8 +193,9 @@ impl HaState {
         match self {
             Self::Ineligible(reason) => Some(reason.as_str()),
             Self::Degraded(why) => Some(why.as_str()),
-            Self::Fenced(Fenced { returned: true, .. }) => Some("returned"),
+            Self::Fenced(Fenced { released: true, .. }) => Some("released"),
             Self::Fenced(Fenced { restarting: true, .. }) => Some("restarting"),
+            Self::Fenced(Fenced { returned: true, .. }) => Some("returned"),
             _ => None,
         }
     }

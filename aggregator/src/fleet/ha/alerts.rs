@@ -3,11 +3,11 @@
 //!
 //! | alert | fires while |
 //! |---|---|
-//! | `fence-succeeded` | the host is Fenced; begun only by the change into it; a day at most, or until acknowledged |
+//! | `fence-succeeded` | Fenced, neither returned nor released; for a day at most, or until acknowledged; begun by that change only |
 //! | `fence-failed` | an attempt of the fence has failed, or the host lives although an off was possibly sent |
 //! | `fence-unconfirmed` | all attempts have failed |
 //! | `fence-refused` | a gate holds the fence; waiting for one's turn is no refusal |
-//! | `fence-broken` | the fenced host was seen On |
+//! | `fence-broken` | the fenced host came back, and nobody released or restarted it |
 //! | `bmc-contradiction` | the host is degraded for that |
 //! | `cap-reached`, `storm-held` | a host of the cluster is held by that; they explain its `fence-refused` |
 
@@ -45,7 +45,7 @@ const fn cluster_kind(gate: Gate) -> Option<AlertKind> {
 }
 
 const fn is_proven_off(state: &HaState) -> bool {
-    matches!(state, HaState::Fenced(Fenced { returned: false, .. }))
+    matches!(state, HaState::Fenced(Fenced { returned: false, released: false, .. }))
 }
 
 /// What is said of a host, and how often it happened.
@@ -81,8 +81,8 @@ impl Told<'_> {
                 once(format!("{host} could not be proven off by {attempts} attempts, it may still run: {}", self.because()))
             }
             (AlertKind::FenceRefused, HaState::Fencing(Fencing { held: Some(gate), .. })) => once(self.refused(*gate)),
-            (AlertKind::FenceBroken, HaState::Fenced(Fenced { returned: true, .. })) => {
-                once(format!("{host} is fenced and was seen On, and nobody released it: {}", self.report.why))
+            (AlertKind::FenceBroken, HaState::Fenced(Fenced { returned: true, released: false, restarting: false, .. })) => {
+                once(format!("{host} is fenced and came back, and nobody released it: {}", self.report.why))
             }
             (AlertKind::BmcContradiction, HaState::Degraded(Degraded::Contradiction)) => {
                 once(format!("the BMC of {host} contradicts what is seen of {host}: {}", self.report.why))
@@ -157,10 +157,20 @@ impl Fleet {
         self.settle_cluster_alerts(&host.cluster, now);
         for kind in OF_STATE {
             let said = told.as_ref().and_then(|told| told.said(kind));
-            self.settle_said(host, kind, said, told.as_ref(), now);
+            let may_begin = match kind {
+                // What was fenced before host-HA was disabled has not come back for that.
+                AlertKind::FenceBroken => before.is_some_and(|state| *state != HaState::Disabled),
+                // Waiting for one's turn is no refusal; it does not end one either.
+                AlertKind::FenceRefused => told.as_ref().and_then(|told| told.report.state.held()) != Some(Gate::InFlight),
+                _ => true,
+            };
+            let is_open = self.open_alert(&Subject::Host(host).alert_id(kind)).is_some();
+            if is_open || may_begin {
+                self.settle_said(host, kind, said, told.as_ref(), now);
+            }
         }
         let fenced = told.as_ref().and_then(|told| match &told.report.state {
-            HaState::Fenced(fenced) if !fenced.returned => Some((told, fenced)),
+            HaState::Fenced(fenced) if is_proven_off(&told.report.state) => Some((told, fenced)),
             _ => None,
         });
         match fenced {
@@ -177,12 +187,6 @@ impl Fleet {
 
     fn settle_said(&mut self, host: &HostRow, kind: AlertKind, said: Option<Said>, told: Option<&Told<'_>>, now: Now) {
         let subject = Subject::Host(host);
-        let is_open = self.open_alert(&subject.alert_id(kind)).is_some();
-        // Waiting for one's turn is no refusal; it does not end one either.
-        let is_queued = told.is_some_and(|told| told.report.state.held() == Some(Gate::InFlight));
-        if kind == AlertKind::FenceRefused && is_queued && !is_open {
-            return;
-        }
         let (bmc_error, since) = told.map_or((None, now.wall), |told| (told.report.error.clone(), told.report.at.timestamp()));
         let cause = said.as_ref().map(|said| Cause { summary: said.summary.clone(), bmc_error, since });
         self.hold(subject, kind, cause.clone(), now);

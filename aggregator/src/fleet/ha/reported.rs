@@ -25,11 +25,11 @@ fn fencing(attempt: u16, held: Option<Gate>) -> HaState {
 }
 
 fn fenced() -> HaState {
-    HaState::Fenced(Fenced { evidence: Evidence::Readings(3), restarting: false, returned: false })
+    HaState::Fenced(Fenced { evidence: Evidence::Readings(3), restarting: false, returned: false, released: false })
 }
 
 fn returned() -> HaState {
-    HaState::Fenced(Fenced { evidence: Evidence::Readings(3), restarting: false, returned: true })
+    HaState::Fenced(Fenced { evidence: Evidence::Readings(3), restarting: false, returned: true, released: false })
 }
 
 const WELL: HaState = HaState::Available { failures: 0 };
@@ -286,7 +286,10 @@ fn a_fence_is_told_once_and_resolved_once() {
     world.stands_so("h1", fenced(), |report| report.acked = true);
     world.restart();
     world.hello("r1", 3, 1);
-    world.pass(60);
+    for _ in 0..12 {
+        world.pass(5);
+        world.settle("r1", 3);
+    }
     world.attempted(Ok(()));
     let told = |world: &World| world.deliveries.iter().flat_map(|delivery| delivery.news.iter()).filter(|news| news.alert.kind == AlertKind::FenceSucceeded).count();
     assert_eq!(told(&world), 1);
@@ -387,7 +390,7 @@ fn cap_and_storm_are_one_alert_of_the_cluster_and_explain_the_hosts() {
 #[test]
 fn what_contradicts_a_fence() {
     for (state, alert, said) in [
-        (returned(), "fence-broken.h1", "was seen On"),
+        (returned(), "fence-broken.h1", "came back"),
         (HaState::Degraded(Degraded::Contradiction), "bmc-contradiction.h1", "contradicts"),
         (HaState::Degraded(Degraded::StillAlive), "fence-failed.h1", "answers although an off was possibly sent"),
     ] {
@@ -400,6 +403,23 @@ fn what_contradicts_a_fence() {
         assert_eq!(world.status("h1"), HostStatus::Disconnected);
         world.stands("h1", WELL);
         assert_eq!(world.firing(), Vec::<String>::new(), "{state:?}");
+    }
+}
+
+#[test]
+fn a_host_that_may_come_back_does_not_break_its_fence() {
+    let so = |restarting, returned, released| {
+        HaState::Fenced(Fenced { evidence: Evidence::Readings(3), restarting, returned, released })
+    };
+    for (name, before, after) in [
+        ("released", fenced(), so(false, true, true)),
+        ("restarted by its policy", so(true, false, false), so(true, true, false)),
+        ("nobody watched", HaState::Disabled, returned()),
+    ] {
+        let mut world = World::watched(1);
+        world.stands("h1", before);
+        world.stands("h1", after);
+        assert_eq!(world.firing(), Vec::<String>::new(), "{name}");
     }
 }
 

@@ -185,5 +185,6 @@ pub(super) const fn act_name(act: Act) -> &'static str {
         Act::Off => "off",
         Act::Reset => "reset",
         Act::Plan => "plan",
+        Act::Proof => "proof",
     }
 }
