@@ -11,6 +11,8 @@ use picket_common::wire::topic::Public;
 use serde_json::{Map, Value, json};
 
 use super::events::Kind;
+use super::Request;
+use super::request::Gate;
 use super::testing::*;
 use crate::publish::Status;
 
@@ -76,6 +78,7 @@ fn world() -> World {
     world.report("r1", vec![world.management_report("h1", Management::Lost, Some(error))]);
     world.report("r1", vec![world.management_report("h2", Management::Lost, None)]);
     world.report("r1", vec![world.management_report("h2", Management::Reachable, None)]);
+    world.ask(Request::SetHa(Gate::Host(id("h1")), true)).unwrap();
     let Report::Power(off) = world.power_report("h1", PowerState::Off) else { panic!("not of power") };
     world.report("r1", vec![Report::Power(PowerReport { cause: Cause::Command(operation(1)), ..off })]);
     for (version, state) in [(1, HaState::Available { failures: 0 }), (2, fenced())] {

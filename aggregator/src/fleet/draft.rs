@@ -30,6 +30,8 @@ pub(super) struct Draft {
     pub(super) reported: BTreeSet<HostId>,
     /// Hosts whose status may have changed: it is concluded anew, and their state is published.
     pub(super) status: BTreeSet<HostId>,
+    /// Hosts whose host-HA was set otherwise.
+    pub(super) reconsidered: BTreeSet<HostId>,
     pub(super) agents: BTreeSet<AgentId>,
     pub(super) operations: BTreeSet<OperationId>,
     pub(super) parts: BTreeSet<(OperationId, HostId)>,

@@ -328,6 +328,7 @@ impl Fleet {
         if before.cluster != row.cluster || before.zone != row.zone {
             self.draft.clear(state_topic(before));
             self.draft.power.insert(id.clone());
+            self.reconsider_ha(&Gate::Host(id.clone()));
         }
         if before.cluster != row.cluster || before.rack != row.rack {
             self.move_alerts(&row, now);

@@ -21,7 +21,7 @@ use picket_common::id::{ClusterId, HostId};
 use picket_common::policy::GateAnswer;
 use picket_common::wire::ha::{Act, HaReport, JudgedReport};
 
-use super::status;
+use super::settings::{closed, in_force};
 use crate::fleet::Fleet;
 use crate::fleet::alerts::{Cause, Subject};
 use crate::fleet::view::{HostRow, Reported};
@@ -46,6 +46,14 @@ const fn cluster_kind(gate: Gate) -> Option<AlertKind> {
 
 const fn is_proven_off(state: &HaState) -> bool {
     matches!(state, HaState::Fenced(Fenced { returned: false, released: false, .. }))
+}
+
+/// Whether a host's state changed: some alerts are begun by that only.
+pub(super) enum Moved<'a> {
+    /// It was in this state before, as far as that is known.
+    From(Option<&'a HaState>),
+    /// Something else changed.
+    Nowhere,
 }
 
 /// What is said of a host, and how often it happened.
@@ -148,18 +156,18 @@ fn held(row: &Reported) -> Option<Gate> {
 }
 
 impl Fleet {
-    /// Brings the alerts of a host in line with where it stands; `before` = where it stood.
-    pub(in crate::fleet) fn settle_ha_alerts(&mut self, host: &HostRow, before: Option<&HaState>, now: Now) {
+    /// Brings the alerts of a host in line with where it stands.
+    pub(super) fn settle_ha_alerts(&mut self, host: &HostRow, moved: &Moved<'_>, now: Now) {
         let Some(row) = self.view.reported.get(&host.id).cloned() else { return };
-        let settings = status::settings(&self.view, host);
-        let report = row.report.as_ref().filter(|_| status::closed(&self.view, host).is_none());
+        let settings = in_force(&self.view, host);
+        let report = row.report.as_ref().filter(|_| closed(&self.view, host).is_none());
         let told = report.map(|report| Told { host: &host.id, report, row: &row, settings: &settings });
         self.settle_cluster_alerts(&host.cluster, now);
         for kind in OF_STATE {
             let said = told.as_ref().and_then(|told| told.said(kind));
             let may_begin = match kind {
                 // What was fenced before host-HA was disabled has not come back for that.
-                AlertKind::FenceBroken => before.is_some_and(|state| *state != HaState::Disabled),
+                AlertKind::FenceBroken => matches!(moved, Moved::From(Some(before)) if **before != HaState::Disabled),
                 // Waiting for one's turn is no refusal; it does not end one either.
                 AlertKind::FenceRefused => told.as_ref().and_then(|told| told.report.state.held()) != Some(Gate::InFlight),
                 _ => true,
@@ -176,7 +184,7 @@ impl Fleet {
         match fenced {
             None => self.hold(Subject::Host(host), AlertKind::FenceSucceeded, None, now),
             // Only the change into it: what was acknowledged, or is a day old, is not told again.
-            Some((told, fenced)) if !before.is_some_and(is_proven_off) => {
+            Some((told, fenced)) if matches!(moved, Moved::From(before) if !before.is_some_and(is_proven_off)) => {
                 let since = told.report.at.timestamp();
                 let cause = Cause { summary: told.succeeded(fenced), bmc_error: None, since };
                 self.hold(Subject::Host(host), AlertKind::FenceSucceeded, Some(cause), now);
@@ -202,7 +210,7 @@ impl Fleet {
         let mut waiting: Vec<(AlertKind, Arc<Reported>, HostId, Gate)> = Vec::new();
         for id in hosts.iter() {
             let (Some(host), Some(row)) = (self.view.hosts.get(id), self.view.reported.get(id)) else { continue };
-            if let Some(gate) = held(row).filter(|_| status::closed(&self.view, host).is_none())
+            if let Some(gate) = held(row).filter(|_| closed(&self.view, host).is_none())
                 && let Some(kind) = cluster_kind(gate)
             {
                 waiting.push((kind, Arc::clone(row), id.clone(), gate));

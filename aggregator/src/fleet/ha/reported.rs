@@ -14,7 +14,7 @@ use picket_common::wire::report::{Report, Reports};
 use proptest::prelude::*;
 
 use super::{ha_view, host_ha, standing};
-use crate::fleet::request::HostChange;
+use crate::fleet::request::{Gate as At, HostChange};
 use crate::fleet::route::Telling;
 use crate::fleet::testing::*;
 use crate::fleet::view::Reported;
@@ -72,6 +72,7 @@ impl World {
     fn watched(hosts: usize) -> Self {
         let mut world = Self::running(hosts);
         for n in 1..=hosts {
+            world.ask(Request::SetHa(At::Host(id(&format!("h{n}"))), true)).unwrap();
             world.report("r1", vec![world.power_report(&format!("h{n}"), PowerState::Off)]);
         }
         world.event_kinds();
@@ -240,13 +241,14 @@ fn down_is_withdrawn_when_nobody_vouches_for_it_or_the_host_reads_on() {
         assert_eq!(world.status("h1"), HostStatus::Down);
         world
     };
-    let cases: [(&str, fn(&mut World), HostStatus); 7] = [
+    let cases: [(&str, fn(&mut World), HostStatus); 8] = [
         ("On is read", |world| world.report("r1", vec![world.power_report("h1", PowerState::On)]), HostStatus::Disconnected),
         ("it returned", |world| world.stands("h1", returned()), HostStatus::Disconnected),
         ("the agent is lost", |world| world.pass(15), HostStatus::Unknown),
         ("the agent is gone", |world| world.gone("r1", 1), HostStatus::Unknown),
         ("its BMC was not read", |world| world.heartbeat("r1", 1, &["h1"], |_| {}), HostStatus::Unknown),
         ("power is disabled", |world| world.enable("h1", false), HostStatus::Unknown),
+        ("its agent is another one", |world| world.hello("r1", 2, 7), HostStatus::Unknown),
         ("host-HA is disabled at the rack", |world| world.stands("h1", HaState::Disabled), HostStatus::Unknown),
     ];
     for (name, happens, wanted) in cases {
@@ -266,6 +268,29 @@ fn down_is_withdrawn_when_nobody_vouches_for_it_or_the_host_reads_on() {
     assert_eq!(world.status("h1"), HostStatus::Unknown, "until the agent is heard");
     world.hello("r1", 3, 1);
     assert_eq!(world.status("h1"), HostStatus::Down);
+}
+
+#[test]
+fn a_gate_that_is_closed_here_holds_at_once() {
+    for at in [At::Zone(id("z1")), At::Cluster(id("c1")), At::Host(id("h1"))] {
+        let mut world = World::watched(1);
+        world.stands("h1", fencing(1, None));
+        world.stands("h1", fenced());
+        assert_eq!((world.status("h1"), world.firing()), (HostStatus::Down, vec!["fence-succeeded.h1".to_owned()]));
+        world.event_kinds();
+        world.ask(Request::SetHa(at.clone(), false)).unwrap();
+        assert_eq!((world.status("h1"), world.firing()), (HostStatus::Unknown, Vec::new()), "{at}");
+        assert_eq!(world.event_kinds(), ["io.picket.alert.resolved.v1 h1", "io.picket.host.status.v1 h1"], "{at}");
+        let view = world.fleet.view();
+        let host = &view.hosts[&id::<HostId>("h1")];
+        let shown = ha_view(&view, host);
+        assert_eq!(shown.ha.unwrap().state, HaName::Disabled, "{at}");
+        assert!(shown.closed.is_some() && shown.explain[0].contains(&shown.closed.unwrap()), "{at}: {:?}", shown.explain);
+        assert_eq!(standing(&view, host), None);
+        // Opened again before the agent has heard of it: the fence is not told a second time.
+        world.ask(Request::SetHa(at.clone(), true)).unwrap();
+        assert_eq!((world.status("h1"), world.firing()), (HostStatus::Down, Vec::new()), "{at}");
+    }
 }
 
 #[test]

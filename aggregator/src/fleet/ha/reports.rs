@@ -10,6 +10,7 @@ use picket_common::ha::{By, Evidence, Fenced, HaState, Way};
 use picket_common::id::HostId;
 use picket_common::wire::ha::{Act, HaReport, JudgedReport};
 
+use super::alerts::Moved;
 use super::status::journal_of;
 use crate::fleet::events::Kind;
 use crate::fleet::view::{HostRow, Reported, ReportedRow, RowKey};
@@ -104,7 +105,7 @@ impl Fleet {
             self.host_event(host, id, Kind::Ha, at, EventWhat::History(what));
         }
         self.edit_reported(&host.id, |row| *row = after);
-        self.settle_ha_alerts(host, before.state(), now);
+        self.settle_ha_alerts(host, &Moved::From(before.state()), now);
     }
 
     /// What the gates said. The same answers again, with other numbers in them, are no line of history.
@@ -131,7 +132,7 @@ impl Fleet {
             row.sequence = sequence;
             *(if is_plan { &mut row.planned } else { &mut row.judged }) = Some(report);
         });
-        self.settle_ha_alerts(host, before.state(), now);
+        self.settle_ha_alerts(host, &Moved::Nowhere, now);
     }
 
     /// Reports of the host were lost: what was said last is not trusted until it is said again.

@@ -5,16 +5,18 @@ use picket_common::api::ha::{HaView, HostHa, Judged};
 use picket_common::api::{EventWhat, HistoryWhat};
 use picket_common::clock::Now;
 use picket_common::ha::explain::{Known, explain};
-use picket_common::ha::settings::HaSettings;
 use picket_common::ha::{Fencing, HaName, HaState, HostStatus, Way};
 use picket_common::id::HostId;
 use picket_common::power::PowerState;
 use picket_common::wire::ha::{HaClosed, JudgedReport};
 
+use super::alerts::Moved;
 use super::reports::act_name;
+use super::settings::{closed, in_force, settings_json};
 use crate::fleet::Fleet;
 use crate::fleet::events::Kind;
 use crate::fleet::reports::journal_name;
+use crate::fleet::request::Gate;
 use crate::fleet::view::{HostRow, Reported, View};
 
 /// How a host counts for its neighbours: in storms, and as somewhere to go.
@@ -48,11 +50,6 @@ fn is_off_by_itself(row: &Reported) -> bool {
         Some(HaState::Fenced(_)) => row.proof().is_some_and(|proof| !proof.off_sent),
         _ => false,
     }
-}
-
-/// The first HA gate that is closed here.
-pub(super) fn closed(_view: &View, _host: &HostRow) -> Option<HaClosed> {
-    None
 }
 
 const fn closed_name(closed: HaClosed) -> &'static str {
@@ -147,7 +144,7 @@ pub fn ha_view(view: &View, host: &HostRow) -> HaView {
     let row = view.reported.get(&host.id).map_or(&nothing, |row| &**row);
     let report = row.report.as_ref();
     let closed = closed(view, host).map(closed_name);
-    let settings = settings(view, host);
+    let settings = in_force(view, host);
     let judged = row.judged.as_ref();
     let (explain, would_end) = explain(&Known {
         host: &host.id,
@@ -173,7 +170,8 @@ pub fn ha_view(view: &View, host: &HostRow) -> HaView {
         proof: row.proof(),
         error: report.and_then(|report| report.error.clone()),
         judged: newest.map(judged_json),
-        settings: serde_json::Value::Null,
+        // Names and values: they always have a JSON form.
+        settings: serde_json::to_value(settings_json(view, host)).unwrap_or_default(),
     }
 }
 
@@ -187,14 +185,25 @@ fn judged_json(report: &JudgedReport) -> Judged {
     }
 }
 
-/// A host's settings of host-HA in force.
-pub(super) fn settings(_view: &View, _host: &HostRow) -> HaSettings {
-    HaSettings::default()
-}
-
 impl Fleet {
+    /// Something is set there of host-HA, or a host moved: what hangs on that is looked at again when the event ends.
+    pub(in crate::fleet) fn reconsider_ha(&mut self, at: &Gate) {
+        let is_there = |host: &HostRow| match at {
+            Gate::Zone(zone) => host.zone == *zone,
+            Gate::Cluster(cluster) => host.cluster == *cluster,
+            Gate::Host(id) => host.id == *id,
+        };
+        let hosts = self.view.reported.keys().filter(|id| self.view.hosts.get(*id).is_some_and(|host| is_there(host)));
+        self.draft.reconsidered.extend(hosts.cloned());
+    }
+
     /// The end of an event: hosts of which something changed that their status hangs on.
     pub(in crate::fleet) fn settle_statuses(&mut self, now: Now) {
+        for id in std::mem::take(&mut self.draft.reconsidered) {
+            let Some(host) = self.view.hosts.get(&id).cloned() else { continue };
+            self.settle_ha_alerts(&host, &Moved::Nowhere, now);
+            self.draft.status.insert(id);
+        }
         for host in self.draft.status.clone() {
             self.settle_status(&host, now);
         }
