@@ -23,12 +23,42 @@ pub enum AlertKind {
     BmcIdentityChanged,
     /// A BMC is talked to without proof of who it is.
     BmcInsecure,
+    /// A host was fenced: it is proven off.
+    FenceSucceeded,
+    /// Attempts to fence a host fail.
+    FenceFailed,
+    /// A host could not be proven off by all the attempts there are: it may still run.
+    FenceUnconfirmed,
+    /// The fence of a host is held by a gate.
+    FenceRefused,
+    /// A fenced host was seen On, and nobody released it.
+    FenceBroken,
+    /// A BMC says Off while its host answers.
+    BmcContradiction,
+    /// A cluster has switched off as many hosts as it may within the hour, and another one waits.
+    CapReached,
+    /// Many hosts of a cluster are unwell at once: nothing disruptive is done to them.
+    StormHeld,
 }
 
 impl AlertKind {
     /// All kinds.
-    pub const ALL: [Self; 6] =
-        [Self::BmcLost, Self::BmcAuthFailed, Self::HostPowerChanged, Self::AgentLost, Self::BmcIdentityChanged, Self::BmcInsecure];
+    pub const ALL: [Self; 14] = [
+        Self::BmcLost,
+        Self::BmcAuthFailed,
+        Self::HostPowerChanged,
+        Self::AgentLost,
+        Self::BmcIdentityChanged,
+        Self::BmcInsecure,
+        Self::FenceSucceeded,
+        Self::FenceFailed,
+        Self::FenceUnconfirmed,
+        Self::FenceRefused,
+        Self::FenceBroken,
+        Self::BmcContradiction,
+        Self::CapReached,
+        Self::StormHeld,
+    ];
 
     /// Kebab-case name, as in JSON.
     #[must_use]
@@ -40,6 +70,14 @@ impl AlertKind {
             Self::AgentLost => "agent-lost",
             Self::BmcIdentityChanged => "bmc-identity-changed",
             Self::BmcInsecure => "bmc-insecure",
+            Self::FenceSucceeded => "fence-succeeded",
+            Self::FenceFailed => "fence-failed",
+            Self::FenceUnconfirmed => "fence-unconfirmed",
+            Self::FenceRefused => "fence-refused",
+            Self::FenceBroken => "fence-broken",
+            Self::BmcContradiction => "bmc-contradiction",
+            Self::CapReached => "cap-reached",
+            Self::StormHeld => "storm-held",
         }
     }
 
@@ -48,8 +86,17 @@ impl AlertKind {
     pub const fn severity(self) -> Severity {
         match self {
             Self::BmcInsecure => Severity::Info,
-            Self::BmcLost | Self::HostPowerChanged => Severity::Warning,
-            Self::BmcAuthFailed | Self::AgentLost | Self::BmcIdentityChanged => Severity::Critical,
+            Self::BmcLost | Self::HostPowerChanged | Self::FenceSucceeded | Self::FenceFailed | Self::FenceRefused => {
+                Severity::Warning
+            }
+            Self::BmcAuthFailed
+            | Self::AgentLost
+            | Self::BmcIdentityChanged
+            | Self::FenceUnconfirmed
+            | Self::FenceBroken
+            | Self::BmcContradiction
+            | Self::CapReached
+            | Self::StormHeld => Severity::Critical,
         }
     }
 }

@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use imbl::OrdMap;
 use picket_common::api::{Cluster, ClusterBody, ClusterPatch, Host, HostBody, HostPatch, Page, Rack, RackBody, Zone, ZoneBody};
+use picket_common::ha::{HaName, HostStatus};
 use picket_common::id::{ClusterId, HostId, RackId, ZoneId};
 use picket_common::power::PowerState;
 
@@ -20,7 +21,7 @@ use super::who::Who;
 use super::{Api, not_found, seal, select};
 use crate::fleet::etag::ETag;
 use crate::fleet::view::HostRow;
-use crate::fleet::{Request, View, json};
+use crate::fleet::{Request, View, ha, json};
 
 type Answered<T> = Result<Shown<T>, ApiError>;
 
@@ -162,12 +163,14 @@ const STATES: [(&str, PowerState); 4] =
     [("on", PowerState::On), ("off", PowerState::Off), ("unknown", PowerState::Unknown), ("disabled", PowerState::Disabled)];
 
 /// Parameters of a [`Filter`].
-pub(super) const FILTERS: [&str; 5] = ["select", "state", "zone", "cluster", "rack"];
+pub(super) const FILTERS: [&str; 7] = ["select", "state", "ha", "host_status", "zone", "cluster", "rack"];
 
 /// Which hosts of a list are wanted.
 pub(super) struct Filter {
     select: Option<BTreeSet<HostId>>,
     state: Option<PowerState>,
+    ha: Option<HaName>,
+    status: Option<HostStatus>,
     zone: Option<ZoneId>,
     cluster: Option<ClusterId>,
     rack: Option<RackId>,
@@ -178,6 +181,8 @@ impl Filter {
         Ok(Self {
             select: params.value("select").map(|text| select::hosts(view, text)).transpose()?,
             state: params.one_of("state", &STATES)?,
+            ha: params.one_of("ha", &HaName::ALL.map(|state| (state.as_str(), state)))?,
+            status: params.one_of("host_status", &HostStatus::ALL.map(|status| (status.as_str(), status)))?,
             zone: params.parse("zone")?,
             cluster: params.parse("cluster")?,
             rack: params.parse("rack")?,
@@ -191,6 +196,8 @@ impl Filter {
             && self.cluster.as_ref().is_none_or(|cluster| *cluster == row.cluster)
             && self.rack.as_ref().is_none_or(|rack| *rack == row.rack)
             && self.state.is_none_or(|state| state == power())
+            && self.ha.is_none_or(|state| state == ha::ha_name(view, row))
+            && self.status.is_none_or(|status| status == ha::host_status(view, row))
     }
 }
 

@@ -161,6 +161,7 @@ fn inventory_routes() -> Router<Api> {
         .route("/v1/hosts", get(i::hosts))
         .route("/v1/hosts/{host}", get(i::host).put(i::put_host).patch(i::patch_host).delete(i::delete_host))
         .route("/v1/hosts/{host}/history", get(observe::history))
+        .route("/v1/hosts/{host}/ha", get(observe::ha))
 }
 
 fn power_routes() -> Router<Api> {

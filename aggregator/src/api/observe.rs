@@ -4,6 +4,7 @@ use axum::Json as Shown;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use picket_common::api::ha::HaView;
 use picket_common::api::{Agent, HistoryEntry, Page, Summary};
 use picket_common::id::{AgentId, HostId};
 
@@ -12,7 +13,7 @@ use super::inventory::paged;
 use super::problem::ApiError;
 use super::who::Who;
 use super::{Api, AsItIs, not_found};
-use crate::fleet::{Rejection, json};
+use crate::fleet::{Rejection, ha, json};
 
 type Answered<T> = Result<Shown<T>, ApiError>;
 
@@ -49,6 +50,12 @@ pub(super) async fn history(
     items.truncate(page.limit);
     let next_page_token = items.last().filter(|_| more).map(|last| page_token(&last.sequence));
     Ok(Shown(Page { items, next_page_token }))
+}
+
+/// `GET /v1/hosts/{h}/ha`: where it stands in host-HA, why, and what would end it.
+pub(super) async fn ha(State(api): State<Api>, Who(who): Who, Id(host): Id<HostId>) -> Answered<HaView> {
+    let view = api.view(&who);
+    view.hosts.get(&host).map(|row| Shown(ha::ha_view(&view, row))).ok_or_else(|| not_found("host", &host))
 }
 
 pub(super) async fn livez(State(api): State<Api>) -> Response {

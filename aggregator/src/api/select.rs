@@ -7,7 +7,7 @@ use picket_common::id::HostId;
 use picket_common::power::PowerState;
 
 use super::problem::ApiError;
-use crate::fleet::View;
+use crate::fleet::{View, ha};
 use crate::fleet::view::HostRow;
 
 /// The hosts of `text`, read as the field or parameter `select`.
@@ -29,7 +29,7 @@ fn members(view: &View, group: &Group) -> Option<Vec<HostId>> {
             let clusters = view.clusters.values().filter(|cluster| cluster.zone == *id);
             clusters.flat_map(|cluster| view.hosts_of_cluster(&cluster.id)).collect()
         }),
-        Group::State(_) | Group::Label { .. } => {
+        Group::State(_) | Group::Ha(_) | Group::Status(_) | Group::Label { .. } => {
             Some(view.hosts.values().filter(|row| holds(view, group, row)).map(|row| row.id.clone()).collect())
         }
     }
@@ -42,6 +42,8 @@ fn holds(view: &View, group: &Group, row: &HostRow) -> bool {
         rack: &row.rack,
         agent: view.agent_of(row).map(|agent| &agent.id),
         power: view.power.get(&row.id).map_or(PowerState::Disabled, |power| power.power),
+        ha: ha::ha_name(view, row),
+        status: ha::host_status(view, row),
         labels: &row.labels,
     })
 }

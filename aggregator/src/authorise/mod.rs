@@ -385,6 +385,7 @@ pub fn visible(view: &View, scope: &Scope) -> View {
             Gate::Cluster(id) => clusters.contains_key(id),
             Gate::Host(id) => hosts.contains_key(id),
         }),
+        reported: kept(&view.reported, |id, _| hosts.contains_key(id)),
         settings: view.settings.clone(),
         zones,
         clusters,

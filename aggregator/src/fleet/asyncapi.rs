@@ -3,12 +3,16 @@
 use std::path::Path;
 
 use picket_common::command::{Action, ErrorClass, Outcome};
-use picket_common::power::{Management, PowerState};
-use picket_common::wire::report::Progress;
+use picket_common::ha::{Evidence, Fenced, HaState};
+use picket_common::power::{Cause, Management, PowerState};
+use picket_common::wire::ha::{HaReport, Proof};
+use picket_common::wire::report::{PowerReport, Progress, Report};
 use picket_common::wire::topic::Public;
 use serde_json::{Map, Value, json};
 
 use super::events::Kind;
+use super::Request;
+use super::request::Gate;
 use super::testing::*;
 use crate::publish::Status;
 
@@ -24,7 +28,16 @@ fn branch(topic: &Public) -> (&'static str, bool, &'static str) {
 }
 
 /// Kinds of events of hosts: those of agents are told by their retained presence.
-const KINDS: [Kind; 6] = [Kind::Power, Kind::Management, Kind::Operation, Kind::Enablement, Kind::AlertFiring, Kind::AlertResolved];
+const KINDS: [Kind; 8] = [
+    Kind::Power,
+    Kind::Management,
+    Kind::Operation,
+    Kind::Enablement,
+    Kind::AlertFiring,
+    Kind::AlertResolved,
+    Kind::Ha,
+    Kind::HostStatus,
+];
 
 /// Topics whose ids are the names of their places.
 fn topics() -> [Public; 5] {
@@ -65,7 +78,46 @@ fn world() -> World {
     world.report("r1", vec![world.management_report("h1", Management::Lost, Some(error))]);
     world.report("r1", vec![world.management_report("h2", Management::Lost, None)]);
     world.report("r1", vec![world.management_report("h2", Management::Reachable, None)]);
+    world.ask(Request::SetHa(Gate::Host(id("h1")), true)).unwrap();
+    let Report::Power(off) = world.power_report("h1", PowerState::Off) else { panic!("not of power") };
+    world.report("r1", vec![Report::Power(PowerReport { cause: Cause::Command(operation(1)), ..off })]);
+    for (version, state) in [(1, HaState::Available { failures: 0 }), (2, fenced())] {
+        world.report("r1", vec![ha_report(&world, version, state)]);
+    }
     world
+}
+
+fn fenced() -> HaState {
+    HaState::Fenced(Fenced { evidence: Evidence::Readings(3), restarting: false, returned: false, released: false })
+}
+
+/// Where h1 stands; that it is fenced by order, after an attempt that failed.
+fn ha_report(world: &World, version: u64, state: HaState) -> Report {
+    let error = picket_common::command::BmcError {
+        driver: "ipmi".into(),
+        class: ErrorClass::Deadline,
+        code: "timeout".into(),
+        text: "no answer to chassis control".into(),
+    };
+    let (at, is_fenced) = (world.wire_now(), state == fenced());
+    let proof = Proof {
+        readings: vec![(at, "ipmi 10.0.0.1".into()); 3],
+        health: "tcp 10.1.0.1:22: refused".into(),
+        off_sent: true,
+        attempt: 2,
+    };
+    Report::Ha(Box::new(HaReport {
+        host: id("h1"),
+        version,
+        at,
+        state,
+        why: if is_fenced { "3 Off readings, and no answer after them" } else { "its health checks pass" }.into(),
+        quarantined: is_fenced,
+        acked: false,
+        error: is_fenced.then_some(error),
+        proof: is_fenced.then_some(proof),
+        operation: is_fenced.then(|| operation(2)),
+    }))
 }
 
 /// The schema that an example has: names and types. What can be absent or null is not told apart from what cannot.

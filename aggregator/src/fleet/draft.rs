@@ -27,6 +27,11 @@ pub(super) struct Draft {
     /// Rows to write as they are at the end.
     pub(super) hosts: BTreeSet<HostId>,
     pub(super) power: BTreeSet<HostId>,
+    pub(super) reported: BTreeSet<HostId>,
+    /// Hosts whose status may have changed: it is concluded anew, and their state is published.
+    pub(super) status: BTreeSet<HostId>,
+    /// Hosts whose host-HA was set otherwise.
+    pub(super) reconsidered: BTreeSet<HostId>,
     pub(super) agents: BTreeSet<AgentId>,
     pub(super) operations: BTreeSet<OperationId>,
     pub(super) parts: BTreeSet<(OperationId, HostId)>,
@@ -85,6 +90,7 @@ impl Fleet {
         if let Some(row) = self.view.power.get_mut(host) {
             edit(std::sync::Arc::make_mut(row));
             self.draft.power.insert(host.clone());
+            self.draft.status.insert(host.clone());
         }
     }
 
@@ -102,13 +108,14 @@ impl Fleet {
             self.reassign(&agent, &touched, now);
         }
         self.retell_ha();
+        self.settle_statuses(now);
         let (outbox, deliveries) = self.router.take();
         let mut draft = std::mem::take(&mut self.draft);
         self.write_rows(&mut draft);
         draft.records.extend(outbox);
         let mut effects: Vec<Effect> = draft.answer.into_iter().collect();
         effects.append(&mut draft.events);
-        effects.extend(draft.power.iter().filter_map(|host| self.state_retained(host)));
+        effects.extend(draft.power.union(&draft.status).filter_map(|host| self.state_retained(host)));
         effects.extend(draft.presence.iter().filter_map(|agent| self.presence_retained(agent)));
         effects.append(&mut draft.replies);
         effects.append(&mut draft.assigns);
@@ -126,7 +133,9 @@ impl Fleet {
         let operations = operations.map(|operation| Row::Operation(operation.row.clone()));
         let parts = draft.parts.iter().filter_map(|(id, host)| view.operations.get(id)?.parts.get(host));
         let parts = parts.map(|part| Row::Part((**part).clone()));
-        let rows = hosts.chain(power).chain(agents).chain(operations).chain(parts);
+        let reported = draft.reported.iter().filter_map(|id| Some((id, view.reported.get(id)?)));
+        let reported = reported.map(|(id, reported)| Row::Reported(reported.row(id)));
+        let rows = hosts.chain(power).chain(reported).chain(agents).chain(operations).chain(parts);
         draft.records.extend(rows.map(|row| Record::Put(Box::new(row))));
     }
 

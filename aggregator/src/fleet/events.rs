@@ -7,7 +7,7 @@ use picket_common::id::{AgentId, HostId};
 use picket_common::wire::Session;
 use picket_common::wire::topic::Public;
 
-use super::view::HostRow;
+use super::view::{ClusterRow, HostRow};
 use super::{Effect, EventTopic, Fleet, Record};
 
 /// What kind of event: its CloudEvents `type` and, for hosts, the last segment of its topic.
@@ -21,6 +21,8 @@ pub(super) enum Kind {
     AlertResolved,
     AgentConnected,
     AgentLost,
+    Ha,
+    HostStatus,
 }
 
 impl Kind {
@@ -34,6 +36,8 @@ impl Kind {
             Self::AlertResolved => "io.picket.alert.resolved.v1",
             Self::AgentConnected => "io.picket.agent.connected.v1",
             Self::AgentLost => "io.picket.agent.lost.v1",
+            Self::Ha => "io.picket.ha.changed.v1",
+            Self::HostStatus => "io.picket.host.status.v1",
         }
     }
 
@@ -45,6 +49,8 @@ impl Kind {
             Self::Enablement => "enablement",
             Self::AlertFiring | Self::AlertResolved => "alert",
             Self::AgentConnected | Self::AgentLost => "agent",
+            Self::Ha => "ha",
+            Self::HostStatus => "status",
         }
     }
 }
@@ -85,6 +91,22 @@ impl Fleet {
         };
         let topic = Public::Event(zone.clone(), cluster.clone(), host.clone(), kind.segment());
         self.draft.events.push(Effect::Event(Box::new(event), EventTopic::Topic(topic)));
+    }
+
+    /// Publishes an event of a cluster, on SSE only: on MQTT a retained document says so.
+    pub(super) fn cluster_event(&mut self, cluster: &ClusterRow, id: String, kind: Kind, time: Timestamp, what: EventWhat) {
+        let ClusterRow { zone, id: cluster, .. } = cluster;
+        let event = CloudEvent {
+            specversion: "1.0".into(),
+            id,
+            source: format!("/{zone}/{cluster}"),
+            kind: kind.of_type().into(),
+            subject: cluster.to_string(),
+            time,
+            datacontenttype: "application/json".into(),
+            data: EventData { host: None, zone: Some(zone.clone()), cluster: Some(cluster.clone()), agent: None, what },
+        };
+        self.draft.events.push(Effect::Event(Box::new(event), EventTopic::None));
     }
 
     /// Publishes that an agent was heard again or lost. On MQTT the retained presence document says so.

@@ -1,6 +1,5 @@
 //! The view as the API and the public MQTT tree show it. Only translates; decides nothing.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -9,6 +8,7 @@ use picket_common::api::ha::HaOwn;
 use picket_common::api::{self, Origin, SettingSource, SettingValue, Valued};
 use picket_common::command::{Action, BmcError, ErrorClass, OperationState, Outcome};
 use picket_common::driver;
+use picket_common::ha::{HaName, HostStatus};
 use picket_common::id::{HostId, ZoneId};
 use picket_common::power::PowerState;
 
@@ -28,6 +28,7 @@ pub fn state_document(view: &View, host: &HostRow) -> api::StateDocument {
     let power = view.power.get(&host.id);
     let since = power.map_or(Timestamp::UNIX_EPOCH, |row| row.power_since);
     let management_since = power.and_then(|row| row.management_since);
+    let ha = ha::host_ha(view, host);
     api::StateDocument {
         host: host.id.clone(),
         zone: host.zone.clone(),
@@ -35,10 +36,11 @@ pub fn state_document(view: &View, host: &HostRow) -> api::StateDocument {
         power: power.map_or(PowerState::Disabled, |row| row.power),
         since,
         management: power.and_then(|row| row.management),
-        ha: "disabled".into(),
-        host_status: "unknown".into(),
-        seq: power.map_or(0, |row| row.sequence),
-        observed_at: management_since.map_or(since, |management| management.max(since)),
+        ha: ha::ha_name(view, host),
+        host_status: ha::host_status(view, host),
+        quarantined: ha.as_ref().is_some_and(|ha| ha.quarantined),
+        seq: power.map_or(0, |row| row.sequence).max(view.reported.get(&host.id).map_or(0, |row| row.sequence)),
+        observed_at: [Some(since), management_since, ha.map(|ha| ha.since)].into_iter().flatten().max().unwrap_or(since),
         stale_after: LOST_AFTER.as_secs(),
         stale: power.is_none_or(|row| row.stale),
     }
@@ -76,6 +78,8 @@ pub fn host_json(view: &View, host: &HostRow) -> api::Host {
         effective: None,
         facts: None,
         password_change,
+        ha: ha::host_ha(view, host),
+        host_status: ha::host_status(view, host),
     }
 }
 
@@ -388,27 +392,38 @@ pub fn summary(view: &View) -> api::Summary {
         ..api::Summary::default()
     };
     for host in view.hosts.values() {
-        let (power, stale) = view.power.get(&host.id).map_or((PowerState::Disabled, true), |row| (row.power, row.stale));
-        count(&mut summary.hosts, power, stale);
-        count_in(&mut summary.zones, &host.zone, power, stale);
-        count_in(&mut summary.clusters, &host.cluster, power, stale);
-        count_in(&mut summary.racks, &host.rack, power, stale);
+        let counted = Counted::of(view, host);
+        counted.count(&mut summary.hosts);
+        let places =
+            [summary.zones.get_mut(&host.zone), summary.clusters.get_mut(&host.cluster), summary.racks.get_mut(&host.rack)];
+        places.into_iter().flatten().for_each(|counts| counted.count(counts));
     }
     summary
 }
 
-fn count_in<K: Ord>(counts: &mut BTreeMap<K, api::Counts>, key: &K, power: PowerState, stale: bool) {
-    if let Some(counts) = counts.get_mut(key) {
-        count(counts, power, stale);
-    }
+/// What a host counts as.
+struct Counted {
+    power: PowerState,
+    stale: bool,
+    ha: HaName,
+    status: HostStatus,
 }
 
-const fn count(counts: &mut api::Counts, power: PowerState, stale: bool) {
-    match power {
-        PowerState::On => counts.on += 1,
-        PowerState::Off => counts.off += 1,
-        PowerState::Unknown => counts.unknown += 1,
-        PowerState::Disabled => counts.disabled += 1,
+impl Counted {
+    fn of(view: &View, host: &HostRow) -> Self {
+        let (power, stale) = view.power.get(&host.id).map_or((PowerState::Disabled, true), |row| (row.power, row.stale));
+        Self { power, stale, ha: ha::ha_name(view, host), status: ha::host_status(view, host) }
     }
-    counts.stale += stale as u64;
+
+    fn count(&self, counts: &mut api::Counts) {
+        match self.power {
+            PowerState::On => counts.on += 1,
+            PowerState::Off => counts.off += 1,
+            PowerState::Unknown => counts.unknown += 1,
+            PowerState::Disabled => counts.disabled += 1,
+        }
+        counts.stale += u64::from(self.stale);
+        *counts.ha.entry(self.ha).or_default() += 1;
+        *counts.host_status.entry(self.status).or_default() += 1;
+    }
 }

@@ -14,7 +14,7 @@ use picket_common::wire::Generation;
 use super::draft::Draft;
 use super::enablement::is_open;
 use super::route::Router;
-use super::view::{HostRow, Operation, PartRow, PowerRow, Row, RowKey, Settings, SiteSettings, View};
+use super::view::{HostRow, Operation, PartRow, PowerRow, Reported, Row, RowKey, Settings, SiteSettings, View};
 use super::{Counters, Fleet, Record, refusal};
 
 impl Fleet {
@@ -92,6 +92,11 @@ impl Fleet {
             Row::Silence(row) => drop(view.silences.insert(row.id.as_str().into(), Arc::new(row))),
             Row::Outbox(row) => self.router.load(row),
             Row::Ha(row) => self.load_ha(row),
+            // One that does not read is as good as none: nobody knows where the host stands until its agent says so.
+            Row::Reported(row) => {
+                let reported: Reported = serde_json::from_str(&row.json).unwrap_or_default();
+                self.view.reported.insert(row.host, Arc::new(reported));
+            }
             Row::Alert(row) => {
                 // One that does not read is an alert lost, not a fleet that does not start.
                 if let Ok(alert) = serde_json::from_str::<api::Alert>(&row.json) {
@@ -178,6 +183,7 @@ impl Fleet {
         for agent in agents {
             self.await_agent(&agent, now);
         }
+        self.review_statuses();
         self.arm_operations(now);
         self.start_alerts(now);
         if !self.done.is_empty() || !self.resolved.is_empty() {

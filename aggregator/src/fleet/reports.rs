@@ -27,6 +27,14 @@ const fn event_of(state: PowerState) -> Option<PowerEvent> {
     }
 }
 
+/// What the sequences of a journal are unique within.
+pub(super) fn journal_name(rolled_back: u64, boot: Incarnation) -> String {
+    match rolled_back {
+        0 => boot.to_string(),
+        times => format!("{boot}.{times}"),
+    }
+}
+
 fn host_of(report: &Report) -> &HostId {
     match report {
         Report::Power(report) => &report.host,
@@ -80,10 +88,7 @@ impl Fleet {
 
     /// What the sequences of a journal are unique within: after it was rolled back they come again, for other reports.
     fn journal_name(&self, agent: &AgentId, boot: Incarnation) -> String {
-        match self.view.agents.get(agent).map_or(0, |row| row.rolled_back) {
-            0 => boot.to_string(),
-            times => format!("{boot}.{times}"),
-        }
+        journal_name(self.view.agents.get(agent).map_or(0, |row| row.rolled_back), boot)
     }
 
     /// Reports are lost for good: each host of the agent may have missed changes.
@@ -92,6 +97,7 @@ impl Fleet {
         for host in self.view.hosts_of(agent).iter() {
             self.history(host, None, now.wall, HistoryWhat::Gap { first, last }, now);
             self.doubt_power(host);
+            self.doubt_ha(host);
         }
     }
 
@@ -111,7 +117,8 @@ impl Fleet {
             Report::Snapshot(snapshot) => self.snapshot(&host, id(), snapshot, now),
             Report::Facts(report) => self.facts_report(&host, id(), report, now),
             Report::Password(report) => self.password_report(&host, id(), &report, now),
-            Report::Ha(_) | Report::Judged(_) => {}
+            Report::Ha(report) => self.ha_report(&host, id(), *report, now),
+            Report::Judged(report) => self.judged_report(&host, id(), report, now),
         }
     }
 

@@ -328,9 +328,12 @@ impl Fleet {
         if before.cluster != row.cluster || before.zone != row.zone {
             self.draft.clear(state_topic(before));
             self.draft.power.insert(id.clone());
+            self.reconsider_ha(&Gate::Host(id.clone()));
         }
         if before.cluster != row.cluster || before.rack != row.rack {
             self.move_alerts(&row, now);
+            self.settle_cluster_alerts(&before.cluster, now);
+            self.settle_cluster_alerts(&row.cluster, now);
         } else if before.maintenance != row.maintenance {
             self.review_host(&id, now);
         }
@@ -361,6 +364,7 @@ impl Fleet {
         self.view.power.remove(id);
         self.forget_pending(id);
         self.forget_facts(id);
+        self.forget_reported(&row, now);
         self.draft.clear(state_topic(&row));
         self.draft.records.push(Record::Remove(RowKey::Host(id.clone())));
         self.draft.records.push(Record::Remove(RowKey::Power(id.clone())));

@@ -278,6 +278,8 @@ impl World {
         assert_eq!(was.operations, is.operations);
         assert_eq!(was.pending, is.pending);
         assert_eq!(was.facts, is.facts);
+        assert_eq!(was.reported, is.reported);
+        was.hosts.values().for_each(|host| self.fleet.assert_status(host));
         assert_eq!(was.settings.api, is.settings.api);
         assert_eq!(was.ha, is.ha);
         assert_eq!(was.alerts, is.alerts);

@@ -10,9 +10,11 @@ use picket_common::api;
 use picket_common::api::ha::{BrakesOwn, HaOwn, PauseWindow};
 use picket_common::command::{Action, BmcError, OperationState, Outcome};
 use picket_common::facts::Facts;
+use picket_common::ha::HostStatus;
 use picket_common::id::{AgentId, ClusterId, HostId, OperationId, RackId, ReceiverId, ZoneId};
 use picket_common::power::{Management, PowerState};
 use picket_common::seal::{Sealed, SealingKey};
+use picket_common::wire::ha::{HaReport, JudgedReport};
 use picket_common::wire::report::InForce;
 use picket_common::wire::{Generation, Incarnation, Session};
 use serde::{Deserialize, Serialize};
@@ -46,6 +48,8 @@ pub struct View {
     pub pending: OrdMap<HostId, Arc<PendingPasswordRow>>,
     /// What BMCs are and can do.
     pub facts: OrdMap<HostId, Arc<FactsRow>>,
+    /// Where hosts stand in host-HA, as their agents said.
+    pub reported: OrdMap<HostId, Arc<Reported>>,
     /// Alerts firing, and the last ones resolved, by id.
     pub alerts: OrdMap<Arc<str>, Arc<api::Alert>>,
     /// Silences, and the last ones that ended, by id.
@@ -139,6 +143,7 @@ pub enum Row {
     Silence(SilenceRow),
     Outbox(OutboxRow),
     Ha(HaRow),
+    Reported(ReportedRow),
 }
 
 /// Names a row.
@@ -162,6 +167,7 @@ pub enum RowKey {
     Silence(String),
     Outbox(String),
     Ha(Gate),
+    Reported(HostId),
 }
 
 impl Row {
@@ -186,6 +192,7 @@ impl Row {
             Self::Silence(row) => RowKey::Silence(row.id.clone()),
             Self::Outbox(row) => row.key(),
             Self::Ha(row) => RowKey::Ha(row.of.clone()),
+            Self::Reported(row) => RowKey::Reported(row.host.clone()),
         }
     }
 }
@@ -569,6 +576,41 @@ impl FactsRow {
     pub fn identity_differs(&self) -> bool {
         matches!((&self.pinned, &self.facts.identity), (Some(pinned), Some(found)) if pinned != found)
     }
+}
+
+/// Where a host stands in host-HA, as its agent said last, and what was concluded from that.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Reported {
+    /// The journal that the report is of: `{agent}:{journal}`. Another one counts its versions anew, and does not vouch for it.
+    pub journal: String,
+    /// The newest report.
+    pub report: Option<HaReport>,
+    /// Whether reports were lost since: what was said last may not hold any more.
+    pub doubted: bool,
+    /// Since when it is in that state, by the agent's clock.
+    pub since: Timestamp,
+    /// In whose name its fence was begun: `policy`, `proof` or a principal.
+    pub by: Option<String>,
+    /// What the gates said last to an act on it.
+    pub judged: Option<JudgedReport>,
+    /// What they said last to somebody who only wanted to know.
+    pub planned: Option<JudgedReport>,
+    /// What orchestrators were told last.
+    pub status: HostStatus,
+    /// Since when.
+    pub status_since: Timestamp,
+    /// Store-wide sequence of the last change of any of this.
+    pub sequence: u64,
+}
+
+/// The same as the store keeps it: JSON, which grows. Every field that [`HaReport`] and [`JudgedReport`] get later needs a default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportedRow {
+    /// Which host.
+    pub host: HostId,
+    /// See [`Reported`].
+    pub json: String,
 }
 
 /// What the API set of the site's settings: JSON of [`Settings`], which grows.

@@ -12,7 +12,7 @@ use crate::id::{AgentId, ClusterId, HostId, RackId, ReceiverId, ZoneId};
 /// `GET /v1/alerts` and, while firing, the retained `picket/v1/alert/{id}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alert {
-    /// `{kind}.{host}`, or `{kind}.{agent}` for an alert of an agent.
+    /// `{kind}.{host}`, or `{kind}.{agent}` for an alert of an agent, or `{kind}.{cluster}` for one of a cluster.
     pub id: String,
     /// What it says.
     pub kind: AlertKind,
@@ -21,7 +21,7 @@ pub struct Alert {
     /// How much it matters.
     #[serde(default)]
     pub severity: Severity,
-    /// Which host; absent for alerts of agents.
+    /// Which host; absent for alerts of agents and clusters.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub host: Option<HostId>,
     /// Which agent, for alerts of agents.

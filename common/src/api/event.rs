@@ -5,9 +5,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use serde_json::{Map, Value};
 
 use super::Alert;
+use super::ha::Proof;
 use super::operation::ActionJson;
 use crate::command::{Action, BmcError};
+use crate::ha::{Gate, HaName, HostStatus};
 use crate::id::{AgentId, ClusterId, HostId, OperationId, ZoneId};
+use crate::policy::Judgement;
 use crate::power::{Cause, Management, PowerState};
 use crate::wire::report::InForce;
 
@@ -107,6 +110,64 @@ pub enum HistoryWhat {
         power: PowerState,
         /// Management state.
         management: Option<Management>,
+    },
+    /// The state of host-HA changed, or what belongs to it.
+    Ha {
+        /// Before; absent when nothing was known.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        old: Option<HaName>,
+        /// After.
+        new: HaName,
+        /// What kind of that state; see `reason` of [`super::HostHa`].
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        reason: Option<String>,
+        /// Why, in one sentence.
+        why: String,
+        /// Place nothing new there.
+        #[serde(default)]
+        quarantined: bool,
+        /// What its fence waits for.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        held: Option<Gate>,
+        /// Which attempt of a fence or a recovery.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        attempt: Option<u16>,
+        /// The order it belongs to.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        operation_id: Option<OperationId>,
+        /// The driver's last error in its fence.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        bmc_error: Option<BmcError>,
+        /// What proves Fenced.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        proof: Option<Box<Proof>>,
+    },
+    /// What an orchestrator may conclude changed. Only `down` may release workloads.
+    HostStatus {
+        /// Before.
+        old: HostStatus,
+        /// After.
+        new: HostStatus,
+        /// Why, in one sentence.
+        why: String,
+        /// What proves `down`.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        proof: Option<Box<Proof>>,
+    },
+    /// The gates were asked about a disruptive act.
+    Gates {
+        /// About which: `off`, `reset`, `plan`, `proof`.
+        act: String,
+        /// Which attempt.
+        attempt: u16,
+        /// The first gate in the way; absent = all let it pass.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        held_by: Option<Gate>,
+        /// Each gate's answer.
+        judgement: Judgement,
+        /// The order it belongs to.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        operation_id: Option<OperationId>,
     },
 }
 
@@ -211,9 +272,12 @@ pub struct StateDocument {
     /// Management state.
     pub management: Option<Management>,
     /// HA state; `disabled` until HA is set up.
-    pub ha: String,
-    /// Host status; `unknown` until HA is set up.
-    pub host_status: String,
+    pub ha: HaName,
+    /// Host status; `unknown` until HA is set up. Only `down` may release workloads.
+    pub host_status: HostStatus,
+    /// Place nothing new there.
+    #[serde(default)]
+    pub quarantined: bool,
     /// Sequence of the change in the aggregator's store.
     pub seq: u64,
     /// When the change was observed.

@@ -252,6 +252,10 @@ pub struct HostHa {
     /// Which attempt of a fence or a recovery.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub attempt: Option<u16>,
+    /// What kind of that state: what is missing (`ineligible`), why nothing is done (`degraded`), `released`, `restarting` or
+    /// `returned` (`fenced`).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
 }
 
 /// `GET /v1/hosts/{h}/ha`.
@@ -312,7 +316,7 @@ pub struct OffReading {
 pub struct Judged {
     /// When.
     pub at: Timestamp,
-    /// To what: `off`, `reset`, `plan`.
+    /// To what: `off`, `reset`, `plan`, `proof`.
     pub act: String,
     /// Which attempt.
     pub attempt: u16,

@@ -6,9 +6,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Field;
-use super::ha::{HaPatch, PauseWindow};
+use super::ha::{HaPatch, HostHa, PauseWindow};
 use crate::command::BmcError;
 use crate::facts::Facts;
+use crate::ha::HostStatus;
 use crate::id::{AgentId, ClusterId, HostId, OperationId, RackId, ZoneId};
 use crate::power::{Management, PowerState};
 use crate::secret::Secret;
@@ -296,6 +297,12 @@ pub struct Host {
     /// A password change that is not over.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub password_change: Option<PasswordChange>,
+    /// Where it stands in host-HA; absent while its agent has said nothing of that.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ha: Option<HostHa>,
+    /// What an orchestrator may conclude: only `down` may release workloads.
+    #[serde(default)]
+    pub host_status: HostStatus,
 }
 
 #[cfg(test)]

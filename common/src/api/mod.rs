@@ -29,6 +29,7 @@ pub use consumer::{ConsumerCertificate, ConsumerRequest};
 pub use driver::{DriverInfo, DriverOption};
 pub use event::{CloudEvent, EventData, EventWhat, HistoryEntry, HistoryWhat, StateDocument};
 pub use field::Field;
+pub use ha::HostHa;
 pub use host::{
     Bmc, BmcBody, BmcPatch, Effective, EffectiveBmc, Host, HostBody, HostFacts, HostPatch, Origin, PasswordChange,
     PasswordChangeState, Valued,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ha::{HaName, HostStatus};
 use crate::id::{ClusterId, RackId, ZoneId};
 
 /// `GET /v1/summary`.
@@ -26,7 +27,7 @@ pub struct Summary {
 }
 
 /// Hosts by state.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Hosts that are on.
     pub on: u64,
@@ -38,4 +39,10 @@ pub struct Counts {
     pub disabled: u64,
     /// Hosts among these whose state is stale.
     pub stale: u64,
+    /// By state in host-HA; those that none is in are left out.
+    #[serde(default)]
+    pub ha: BTreeMap<HaName, u64>,
+    /// By host status; those that none has are left out.
+    #[serde(default)]
+    pub host_status: BTreeMap<HostStatus, u64>,
 }

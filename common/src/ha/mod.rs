@@ -14,6 +14,7 @@
 //!
 //! The state says what is outstanding, so a restart goes on from it. `None` = the event means nothing here.
 
+pub mod explain;
 pub mod settings;
 mod status;
 #[cfg(test)]

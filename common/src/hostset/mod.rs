@@ -7,7 +7,7 @@
 //! operator := ','  union    '!'  difference    '&'  intersection    '^'  in exactly one of both
 //! operand  := (text | '[' ranges ']' | '*' | '?')+   a host, or hosts: r07n[01-48], dc[1-4]n[1-100], r07*
 //!           | '@' kind ':' value | '@all' | '@*'     a group: @zone:z1 @cluster:c2 @rack:r[01-08] @agent:a1 @state:off
-//!                                                    @label:os=linux
+//!                                                    @ha:fenced @status:down @label:os=linux
 //! ranges   := range (',' range)*    range := first ['-' last ['/' step]]    leading zeros are kept: 01-48
 //! ```
 //!
@@ -30,6 +30,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
+use crate::ha::{HaName, HostStatus};
 use crate::id::{AgentId, ClusterId, HostId, IdError, RackId, ZoneId};
 use crate::power::PowerState;
 use pattern::Pattern;
@@ -91,6 +92,10 @@ pub enum Group {
     Agent(AgentId),
     /// `@state:off`.
     State(PowerState),
+    /// `@ha:fenced`.
+    Ha(HaName),
+    /// `@status:down`.
+    Status(HostStatus),
     /// `@label:key=value`.
     Label {
         /// Its name.
@@ -109,6 +114,8 @@ impl fmt::Display for Group {
             Self::Rack(id) => write!(f, "@rack:{id}"),
             Self::Agent(id) => write!(f, "@agent:{id}"),
             Self::State(state) => write!(f, "@state:{state}"),
+            Self::Ha(state) => write!(f, "@ha:{state}"),
+            Self::Status(status) => write!(f, "@status:{status}"),
             Self::Label { key, value } => write!(f, "@label:{key}={value}"),
         }
     }
@@ -127,6 +134,10 @@ pub struct Traits<'a> {
     pub agent: Option<&'a AgentId>,
     /// Its power state.
     pub power: PowerState,
+    /// Where it stands in host-HA.
+    pub ha: HaName,
+    /// What an orchestrator may conclude.
+    pub status: HostStatus,
     /// Its labels.
     pub labels: &'a BTreeMap<String, String>,
 }
@@ -142,6 +153,8 @@ impl Group {
             Self::Rack(rack) => host.rack == rack,
             Self::Agent(agent) => host.agent == Some(agent),
             Self::State(state) => host.power == *state,
+            Self::Ha(state) => host.ha == *state,
+            Self::Status(status) => host.status == *status,
             Self::Label { key, value } => host.labels.get(key) == Some(value),
         }
     }
@@ -208,11 +221,23 @@ pub enum Fault {
     #[error(transparent)]
     Name(#[from] IdError),
     /// No such kind of group.
-    #[error("{0:?} is not a group; there are @all, @zone:…, @cluster:…, @rack:…, @agent:…, @state:… and @label:key=value")]
+    #[error(
+        "{0:?} is not a group; there are @all, @zone:…, @cluster:…, @rack:…, @agent:…, @state:…, @ha:…, @status:… and \
+         @label:key=value"
+    )]
     Group(String),
     /// No such power state.
     #[error("{0:?} is not a power state; use on, off, unknown or disabled")]
     State(String),
+    /// No such HA state.
+    #[error(
+        "{0:?} is not an HA state; use disabled, ineligible, available, suspect, checking, degraded, recovering, recovered, \
+         fencing or fenced"
+    )]
+    Ha(String),
+    /// No such host status.
+    #[error("{0:?} is not a host status; use up, disconnected, down or unknown")]
+    Status(String),
     /// Not a label.
     #[error("{0:?} is not a label; write @label:key=value")]
     Label(String),
@@ -387,7 +412,7 @@ impl<G: Groups> Resolver<'_, G> {
 
     /// Hosts looked at to find a group's, beside its own: who is on, or has a label, no index says.
     fn looked_at(&mut self, group: &Group) -> usize {
-        if !matches!(group, Group::State(_) | Group::Label { .. }) {
+        if !matches!(group, Group::State(_) | Group::Ha(_) | Group::Status(_) | Group::Label { .. }) {
             return 0;
         }
         if self.all.is_none() {

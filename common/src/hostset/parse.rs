@@ -2,6 +2,7 @@
 
 use super::pattern::{MAX_DIGITS, Part, Pattern, Range};
 use super::{Fault, Group, HostSetError, Operand, Operator, Term, What};
+use crate::ha::{HaName, HostStatus};
 use crate::id::MAX_ID_LEN;
 use crate::power::PowerState;
 
@@ -155,7 +156,7 @@ impl<'a> Cursor<'a> {
             self.take_while(|c| !c.is_whitespace() && Operator::of(c).is_none());
             return Err(begin.fault(Fault::Group(named(*self))));
         }
-        if !matches!(kind, "zone" | "cluster" | "rack" | "agent" | "state" | "label") {
+        if !matches!(kind, "zone" | "cluster" | "rack" | "agent" | "state" | "ha" | "status" | "label") {
             return Err(begin.fault(Fault::Group(named(*self))));
         }
         self.next();
@@ -198,6 +199,14 @@ fn group(kind: &str, value: &str) -> Result<Group, Fault> {
         "state" => {
             let state = PowerState::ALL.into_iter().find(|state| state.as_str() == value);
             Group::State(state.ok_or_else(|| Fault::State(value.to_owned()))?)
+        }
+        "ha" => {
+            let state = HaName::ALL.into_iter().find(|state| state.as_str() == value);
+            Group::Ha(state.ok_or_else(|| Fault::Ha(value.to_owned()))?)
+        }
+        "status" => {
+            let status = HostStatus::ALL.into_iter().find(|status| status.as_str() == value);
+            Group::Status(status.ok_or_else(|| Fault::Status(value.to_owned()))?)
         }
         _ => {
             let pair = value.split_once('=').filter(|(key, _)| !key.is_empty());

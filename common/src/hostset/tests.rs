@@ -21,12 +21,14 @@ fn fleet(group: &Group) -> Option<Vec<HostId>> {
             rack: &rack,
             agent: name.starts_with("r1n").then_some(&agent),
             power: if name.starts_with("r2") { PowerState::Off } else { PowerState::On },
+            ha: if name.starts_with("r2") { HaName::Fenced } else { HaName::Available },
+            status: if name.starts_with("r2") { HostStatus::Down } else { HostStatus::Up },
             labels: if name.starts_with("r10") { &labels } else { &none },
         };
         group.holds(&traits)
     };
     let members: Vec<HostId> = all.into_iter().filter(|name| member(name)).map(|name| name.parse().unwrap()).collect();
-    let may_be_empty = matches!(group, Group::State(_) | Group::Label { .. } | Group::All);
+    let may_be_empty = matches!(group, Group::State(_) | Group::Ha(_) | Group::Status(_) | Group::Label { .. } | Group::All);
     (may_be_empty || !members.is_empty()).then_some(members)
 }
 
@@ -77,6 +79,9 @@ fn sets_resolve() {
         ("@label:os=linux,x1", "r10n01 x1"),
         ("@label:os=windows", ""),
         ("@state:disabled", ""),
+        ("@ha:fenced", "r2n1 r2n2 r2n3"),
+        ("@status:down!r2n1", "r2n2 r2n3"),
+        ("@status:disconnected @ha:suspect", ""),
         // Wildcards look among known hosts only.
         ("r?n1", "r1n1 r2n1"),
         ("r1*", "r1n1 r1n2 r1n3 r10n01"),
@@ -138,6 +143,8 @@ fn faults_name_their_place() {
         ("@rack:r*", 7, "'*' stands for hosts only"),
         ("@rack:r[1-1001]", 7, "more than 1000 groups"),
         ("@state:onn", 8, "\"onn\" is not a power state"),
+        ("@ha:dead", 5, "\"dead\" is not an HA state; use disabled, "),
+        ("@status:off", 9, "\"off\" is not a host status"),
         ("@label:os", 8, "\"os\" is not a label"),
         ("@all!@rack:r9", 6, "there is no @rack:r9"),
         ("@agent:a9", 1, "there is no @agent:a9"),
@@ -158,7 +165,7 @@ fn what_a_text_can_cost_is_bounded() {
     }
     // Who is in these is found by looking at every host, however few are.
     let nobody = |group: &Group| Some(if *group == Group::All { all.clone() } else { Vec::new() });
-    for operand in ["@state:off", "@label:a=b"] {
+    for operand in ["@state:off", "@ha:fenced", "@status:down", "@label:a=b"] {
         let cost = |count| HostSet::parse(&vec![operand; count].join(",")).unwrap().resolve_within(&nobody, 500).err();
         assert_eq!((cost(10), cost(11).map(|error| error.fault)), (None, Some(Fault::TooMuch)), "{operand}");
     }

@@ -42,6 +42,8 @@ const HOSTS: &[Column<Host>] = &[
     wide("LABELS", |h, _| maybe(Some(pairs(&h.labels)).filter(|labels| !labels.is_empty()))),
     wide("PASSWORD-CHANGE", |h, _| maybe(h.password_change.as_ref().map(|change| word(change.state)))),
     wide("ERROR", |h, _| maybe(h.error.as_ref())),
+    column("HA", |h, _| maybe(h.ha.as_ref().map(|ha| ha.state))),
+    column("STATUS", |h, _| maybe(Some(h.host_status).filter(|_| h.ha.is_some()))),
 ];
 
 fn word(value: impl serde::Serialize) -> String {
@@ -392,22 +394,25 @@ mod tests {
                 "labels": {}, "later": 1,
                 "bmc": {"driver": "ipmi", "address": "10.0.0.1", "port": 6230, "username": "admin", "password_set": true, "options": {}}})
         };
-        vec![
+        let mut hosts = vec![
             host("r07n01", "on", false),
             host("r07n02", "off", true),
             host("r07n03", "unknown", false),
             host("r07n04", "disabled", false),
-        ]
+        ];
+        let fenced = json!({"state": "fenced", "since": "2026-01-01T00:00:00Z", "why": "proven", "quarantined": true});
+        (hosts[1]["ha"], hosts[1]["host_status"]) = (fenced, json!("down"));
+        hosts
     }
 
     #[test]
     fn tables_are_as_they_were() {
         let wanted = "\
-HOST    POWER          SINCE  MANAGEMENT  ZONE  CLUSTER  RACK
-r07n01  ● on           30m    reachable   z1    c1       r07
-r07n02  ■ off (stale)  30m    reachable   z1    c1       r07
-r07n03  ▲ unknown      30m    reachable   z1    c1       r07
-r07n04  – disabled     30m    reachable   z1    c1       r07
+HOST    POWER          SINCE  MANAGEMENT  ZONE  CLUSTER  RACK  HA      STATUS
+r07n01  ● on           30m    reachable   z1    c1       r07   -       -
+r07n02  ■ off (stale)  30m    reachable   z1    c1       r07   fenced  down
+r07n03  ▲ unknown      30m    reachable   z1    c1       r07   -       -
+r07n04  – disabled     30m    reachable   z1    c1       r07   -       -
 ";
         assert_eq!(shown(&at(Format::Table, true), &fleet(), HOSTS, false), wanted);
         let one = shown(&at(Format::Table, true), &fleet()[..1], HOSTS, true);
@@ -421,8 +426,8 @@ r07n04  – disabled     30m    reachable   z1    c1       r07
         assert_eq!(shown(&at(Format::Jsonl, false), &fleet(), HOSTS, false).lines().count(), 4);
         let csv = "\
 host,power,since,management,zone,cluster,rack,agent,driver,address,user,password,oobm,refusal,maintenance,poll,timeout,labels,\
-password-change,error
-r07n02,off,2026-01-01T00:00:00Z,reachable,z1,c1,r07,r07,ipmi,10.0.0.1:6230,admin,yes,yes,,no,10,60,,,
+password-change,error,ha,status
+r07n02,off,2026-01-01T00:00:00Z,reachable,z1,c1,r07,r07,ipmi,10.0.0.1:6230,admin,yes,yes,,no,10,60,,,,fenced,down
 ";
         assert_eq!(shown(&at(Format::Csv, true), &fleet()[1..2], HOSTS, false), csv);
     }

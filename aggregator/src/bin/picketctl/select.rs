@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Read;
 
 use picket_common::api::Host;
+use picket_common::ha::HaName;
 use picket_common::hostset::{Group, Groups, HostSet, Traits, fold, in_natural_order};
 use picket_common::id::HostId;
 
@@ -90,8 +91,9 @@ impl Groups for Known {
 }
 
 fn traits(host: &Host) -> Traits<'_> {
-    let Host { zone, cluster, rack, agent, power, labels, .. } = host;
-    Traits { zone, cluster, rack, agent: agent.as_ref(), power: *power, labels }
+    let Host { zone, cluster, rack, agent, power, labels, ha, host_status, .. } = host;
+    let ha = ha.as_ref().map_or(HaName::Disabled, |ha| ha.state);
+    Traits { zone, cluster, rack, agent: agent.as_ref(), power: *power, ha, status: *host_status, labels }
 }
 
 /// Asks the aggregator for what a set needs to know; a set that names its hosts itself needs nothing.
@@ -117,6 +119,8 @@ fn filter(group: &Group) -> Option<(&'static str, Option<String>)> {
         Group::Cluster(id) => Some(("cluster", Some(id.to_string()))),
         Group::Rack(id) => Some(("rack", Some(id.to_string()))),
         Group::State(state) => Some(("state", Some(state.to_string()))),
+        Group::Ha(state) => Some(("ha", Some(state.to_string()))),
+        Group::Status(status) => Some(("host_status", Some(status.to_string()))),
         Group::All | Group::Agent(_) | Group::Label { .. } => None,
     }
 }
@@ -128,7 +132,7 @@ async fn is_absent(client: &Client, group: &Group) -> Result<bool, Failure> {
         Group::Cluster(id) => format!("/v1/clusters/{id}"),
         Group::Rack(id) => format!("/v1/racks/{id}"),
         Group::Agent(id) => format!("/v1/agents/{id}"),
-        Group::All | Group::State(_) | Group::Label { .. } => return Ok(false),
+        Group::All | Group::State(_) | Group::Ha(_) | Group::Status(_) | Group::Label { .. } => return Ok(false),
     };
     match client.one(&path).await {
         Ok(_) => Ok(false),

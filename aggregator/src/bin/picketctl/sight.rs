@@ -1,10 +1,11 @@
 //! What there is to see: histories, the summary, and the API as it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;
 
 use jiff::Timestamp;
+use picket_common::api::ha::Proof;
 use picket_common::api::{Counts, HistoryEntry, HistoryWhat, Summary};
 use reqwest::Method;
 use serde::Deserialize;
@@ -47,7 +48,23 @@ pub fn what(what: &HistoryWhat) -> String {
         HistoryWhat::Facts { .. } => "facts".to_owned(),
         HistoryWhat::Gap { first, last } => format!("gap {first}-{last}"),
         HistoryWhat::Snapshot { power, .. } => format!("snapshot {power}"),
+        HistoryWhat::Ha { old, new, reason, .. } => {
+            let old = old.filter(|old| old != new).map(|old| format!("{old} → ")).unwrap_or_default();
+            let reason = reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+            format!("ha {old}{new}{reason}")
+        }
+        HistoryWhat::HostStatus { old, new, .. } => format!("status {old} → {new}"),
+        HistoryWhat::Gates { act, held_by: Some(gate), .. } => format!("{act} held by {gate}"),
+        HistoryWhat::Gates { act, held_by: None, .. } => format!("{act} let pass"),
     }
+}
+
+/// The readings that prove a host off.
+fn proven(proof: &Proof) -> String {
+    let devices: BTreeSet<&str> = proof.readings.iter().map(|reading| reading.device.as_str()).collect();
+    let devices = devices.into_iter().collect::<Vec<_>>().join(", ");
+    let sent = if proof.off_sent { "an off was sent" } else { "nothing was sent" };
+    format!("{} Off readings of {devices}, {sent}", proof.readings.len())
 }
 
 /// Why, by whom, in which operation.
@@ -77,6 +94,21 @@ pub fn detail(what: &HistoryWhat) -> Option<String> {
         }
         HistoryWhat::Gap { .. } => Some("reports were lost for good here".to_owned()),
         HistoryWhat::Snapshot { .. } => Some("as the agent knew it after a gap".to_owned()),
+        HistoryWhat::Ha { why, attempt, held, bmc_error, proof, .. } => {
+            let attempt = attempt.map(|attempt| format!("attempt {attempt}"));
+            let held = held.map(|gate| format!("held by {gate}"));
+            let proof = proof.as_ref().map(|proof| proven(proof));
+            let parts = [Some(why.clone()), attempt, held, bmc_error.as_ref().map(ToString::to_string), proof];
+            Some(parts.into_iter().flatten().collect::<Vec<_>>().join("; "))
+        }
+        HistoryWhat::HostStatus { why, proof, .. } => {
+            Some([Some(why.clone()), proof.as_ref().map(|proof| proven(proof))].into_iter().flatten().collect::<Vec<_>>().join("; "))
+        }
+        HistoryWhat::Gates { judgement, .. } => {
+            let closed = judgement.0.iter().filter(|answer| !answer.lets_through());
+            let closed: Vec<String> = closed.map(|answer| format!("{}: {}", answer.gate, answer.inputs)).collect();
+            (!closed.is_empty()).then(|| closed.join("; "))
+        }
     }
 }
 
@@ -182,7 +214,7 @@ AT                    WHAT            DETAIL
 ";
         assert_eq!(shown(&at(Format::Table, false), &lines, HISTORY, false), wanted);
         let mut summary = Summary { hosts: Counts { on: 2, off: 1, ..Counts::default() }, ..Summary::default() };
-        summary.zones.insert("z1".parse().unwrap(), summary.hosts);
+        summary.zones.insert("z1".parse().unwrap(), summary.hosts.clone());
         let wanted = "\
 WHERE    ● ON  ■ OFF  ▲ UNKNOWN  – DISABLED  STALE
 all      2     1      0          0           0

@@ -88,7 +88,8 @@ impl Fleet {
             silenced_by.push(MAINTENANCE.into());
         }
         alert.silenced_by = silenced_by;
-        alert.inhibited_by = host.and_then(|host| self.lost_agent_of(host)).into_iter().collect();
+        let refusal = host.filter(|_| alert.kind == AlertKind::FenceRefused).and_then(|host| self.explains_refusal(host));
+        alert.inhibited_by = host.and_then(|host| self.lost_agent_of(host)).into_iter().chain(refusal).collect();
     }
 
     /// The firing alert that explains all others of a host.

@@ -1,4 +1,4 @@
-//! Alerts: one per kind and host (or agent), firing while its cause holds, resolved once, each with the true cause.
+//! Alerts: one per kind and host (or agent, or cluster), firing while its cause holds, resolved once, each with the true cause.
 //!
 //! ```text
 //!  cause ──▶ pending ──▶ firing ──▶ resolved ──▶ (a day later) gone
@@ -25,7 +25,7 @@ use picket_common::wire::topic::Public;
 use super::draft::bytes_of;
 use super::events::Kind;
 use super::request::{Answer, Rejection};
-use super::view::{AgentRow, AlertRow, FactsRow, HostRow, Row, RowKey};
+use super::view::{AgentRow, AlertRow, ClusterRow, FactsRow, HostRow, Row, RowKey};
 use super::{Effect, Fleet, Record, Timer};
 
 pub use hush::{SilenceSpec, Until, confinement};
@@ -53,26 +53,28 @@ const fn kind_of(management: Option<Management>) -> Option<AlertKind> {
 
 /// What an alert speaks of.
 #[derive(Debug, Clone, Copy)]
-enum Subject<'a> {
+pub(super) enum Subject<'a> {
     Host(&'a HostRow),
     Agent(&'a AgentRow),
+    Cluster(&'a ClusterRow),
 }
 
 impl Subject<'_> {
-    fn alert_id(self, kind: AlertKind) -> Arc<str> {
+    pub(super) fn alert_id(self, kind: AlertKind) -> Arc<str> {
         match self {
             Self::Host(host) => format!("{kind}.{}", host.id).into(),
             Self::Agent(agent) => format!("{kind}.{}", agent.id).into(),
+            Self::Cluster(cluster) => format!("{kind}.{}", cluster.id).into(),
         }
     }
 }
 
 /// Why an alert fires.
 #[derive(Debug, Clone)]
-struct Cause {
-    summary: String,
-    bmc_error: Option<BmcError>,
-    since: Timestamp,
+pub(super) struct Cause {
+    pub(super) summary: String,
+    pub(super) bmc_error: Option<BmcError>,
+    pub(super) since: Timestamp,
 }
 
 impl Cause {
@@ -127,7 +129,7 @@ impl Fleet {
     }
 
     /// Brings one alert in line with its cause.
-    fn hold(&mut self, subject: Subject<'_>, kind: AlertKind, cause: Option<Cause>, now: Now) {
+    pub(super) fn hold(&mut self, subject: Subject<'_>, kind: AlertKind, cause: Option<Cause>, now: Now) {
         let id = subject.alert_id(kind);
         let open = self.view.alerts.get(&id).filter(|alert| alert.state != AlertState::Resolved).cloned();
         match (open, cause) {
@@ -135,6 +137,16 @@ impl Fleet {
             (Some(alert), None) if alert.state == AlertState::Pending => self.drop_alert(&id),
             (Some(alert), None) => self.resolve(&alert, now),
             _ => {}
+        }
+    }
+
+    /// An open alert says more than it did: the last error, how often. Nobody is told of it again for that.
+    pub(super) fn revise(&mut self, subject: Subject<'_>, kind: AlertKind, cause: &Cause, count: u64, now: Now) {
+        let Some(alert) = self.open_alert(&subject.alert_id(kind)) else { return };
+        let (summary, bmc_error) = (cause.summary.clone(), cause.bmc_error.clone());
+        let revised = Alert { summary, bmc_error, count: count.max(alert.count), ..(*alert).clone() };
+        if revised != *alert {
+            self.keep_alert(revised, now);
         }
     }
 
@@ -156,10 +168,11 @@ impl Fleet {
 
     fn new_alert(&self, subject: Subject<'_>, id: &str, kind: AlertKind, cause: Cause) -> Option<Alert> {
         let (host, agent, zone, cluster, rack) = match subject {
-            Subject::Host(host) => (Some(host.id.clone()), None, host.zone.clone(), Some(host.cluster.clone()), &host.rack),
+            Subject::Host(host) => (Some(host.id.clone()), None, host.zone.clone(), Some(host.cluster.clone()), Some(&host.rack)),
             Subject::Agent(agent) => {
-                (None, Some(agent.id.clone()), self.view.racks.get(&agent.rack)?.zone.clone(), None, &agent.rack)
+                (None, Some(agent.id.clone()), self.view.racks.get(&agent.rack)?.zone.clone(), None, Some(&agent.rack))
             }
+            Subject::Cluster(cluster) => (None, None, cluster.zone.clone(), Some(cluster.id.clone()), None),
         };
         let mut alert = Alert {
             id: id.to_owned(),
@@ -170,7 +183,7 @@ impl Fleet {
             agent,
             zone,
             cluster,
-            rack: Some(rack.clone()),
+            rack: rack.cloned(),
             labels: BTreeMap::new(),
             starts_at: cause.since,
             ends_at: None,
@@ -190,7 +203,7 @@ impl Fleet {
     fn fire(&mut self, alert: &Alert, now: Now) {
         let alert = Alert { state: AlertState::Firing, ..alert.clone() };
         self.alert_event(&alert, Kind::AlertFiring, alert.starts_at);
-        if alert.kind == AlertKind::HostPowerChanged {
+        if is_of_a_moment(alert.kind) {
             self.look_at_alert(&Arc::from(alert.id.as_str()), now.boottime.saturating_add(power::LONGEST));
         }
         self.keep_alert(alert, now);
@@ -221,13 +234,19 @@ impl Fleet {
         }
     }
 
-    fn open_alert(&self, id: &str) -> Option<Arc<Alert>> {
+    pub(super) fn firing_alert(&self, id: &str) -> Option<String> {
+        self.view.alerts.get(id).filter(|alert| alert.state == AlertState::Firing).map(|alert| alert.id.clone())
+    }
+
+    pub(super) fn open_alert(&self, id: &str) -> Option<Arc<Alert>> {
         self.view.alerts.get(id).filter(|alert| alert.state != AlertState::Resolved).cloned()
     }
 
     /// The open alerts of a host.
     fn open_alerts_of(&self, host: &HostRow) -> Vec<Arc<Alert>> {
-        AlertKind::ALL.into_iter().filter_map(|kind| self.open_alert(&Subject::Host(host).alert_id(kind))).collect()
+        let open = AlertKind::ALL.into_iter().filter_map(|kind| self.open_alert(&Subject::Host(host).alert_id(kind)));
+        // An agent or a cluster may bear the name of a host.
+        open.filter(|alert| alert.host.as_ref() == Some(&host.id)).collect()
     }
 
     /// Ends all alerts of a host that goes away.
@@ -251,7 +270,7 @@ impl Fleet {
         }
     }
 
-    /// Somebody takes note of an alert: it is not repeated any more. That of a power change ends with it.
+    /// Somebody takes note of an alert: it is not repeated any more. One of a moment ends with it.
     pub(super) fn ack_alert(&mut self, principal: &str, id: &str, comment: Option<String>, now: Now) -> Result<Answer, Rejection> {
         check_comment(comment.as_deref())?;
         let known = self.view.alerts.get(id).ok_or_else(|| Rejection::NotFound { kind: "alert", id: id.to_owned() })?;
@@ -261,7 +280,7 @@ impl Fleet {
         let (acked_by, acked_at) = (Some(principal.to_owned()), Some(now.wall));
         let alert = Alert { acked_by, acked_at, ack_comment: comment, ..(**known).clone() };
         match (alert.kind, alert.state) {
-            (AlertKind::HostPowerChanged, AlertState::Firing) => self.resolve(&alert, now),
+            (kind, AlertState::Firing) if is_of_a_moment(kind) => self.resolve(&alert, now),
             _ => self.keep_alert(alert, now),
         }
         Ok(Answer::Done { created: false })
@@ -272,7 +291,7 @@ impl Fleet {
         self.arm(at, Timer::Alert(id.clone()));
     }
 
-    /// An alert's time has come: held for long enough it fires; a power change nobody cares for is no news after a day.
+    /// An alert's time has come: held for long enough it fires; one of a moment that nobody cares for is no news after a day.
     pub(super) fn alert_is_due(&mut self, id: &Arc<str>, at: Duration, now: Now) {
         if self.alert_due.get(id) != Some(&at) {
             return;
@@ -281,7 +300,7 @@ impl Fleet {
         let Some(alert) = self.view.alerts.get(id).cloned() else { return };
         match (alert.state, alert.kind) {
             (AlertState::Pending, _) => self.fire(&alert, now),
-            (AlertState::Firing, AlertKind::HostPowerChanged) => self.resolve(&alert, now),
+            (AlertState::Firing, kind) if is_of_a_moment(kind) => self.resolve(&alert, now),
             _ => {}
         }
     }
@@ -292,7 +311,7 @@ impl Fleet {
         for alert in &open {
             let wait = match (alert.state, alert.kind) {
                 (AlertState::Pending, kind) => self.hold_for.get(&kind).copied().unwrap_or_default(),
-                (AlertState::Firing, AlertKind::HostPowerChanged) => power::LONGEST,
+                (AlertState::Firing, kind) if is_of_a_moment(kind) => power::LONGEST,
                 _ => continue,
             };
             let age = Duration::try_from(now.wall.duration_since(alert.starts_at)).unwrap_or_default();
@@ -312,6 +331,11 @@ impl Fleet {
         match (host, &alert.agent) {
             (Some(host), _) => self.host_event(&host, id, kind, at, what),
             (None, Some(agent)) => self.agent_event(agent, id, kind, at, what),
+            (None, None) if alert.host.is_none() => {
+                if let Some(cluster) = alert.cluster.as_ref().and_then(|cluster| self.view.clusters.get(cluster)).cloned() {
+                    self.cluster_event(&cluster, id, kind, at, what);
+                }
+            }
             (None, None) => {}
         }
     }
@@ -346,6 +370,11 @@ impl Fleet {
             self.drop_alert(&entry.1);
         }
     }
+}
+
+/// Whether it tells that something happened, and not that something is so: it ends with a day, or when somebody takes note of it.
+const fn is_of_a_moment(kind: AlertKind) -> bool {
+    matches!(kind, AlertKind::HostPowerChanged | AlertKind::FenceSucceeded)
 }
 
 /// When an alert began tells this time of it from the one before, also where the observer's clock stands still.

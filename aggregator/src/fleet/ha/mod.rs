@@ -6,13 +6,19 @@
 //!  people ── orders ─────────────────▶
 //! ```
 
+mod alerts;
 mod budget;
 mod orders;
+#[cfg(test)]
+mod reported;
+mod reports;
 mod settings;
+mod status;
 mod tell;
 #[cfg(test)]
 mod tests;
 
 pub(super) use orders::{Word, command, refusal};
 pub use settings::{brakes_json, closed, gate, in_force, pause, settings_json};
+pub use status::{Standing, ha_name, ha_view, host_ha, host_status, standing};
 pub(super) use tell::ToldHa;

@@ -187,6 +187,7 @@ impl Fleet {
         self.draft.put(Row::Ha(HaRow { of: at.clone(), json }));
         self.view.ha.insert(at.clone(), Arc::new(set));
         self.concern_ha_at(&at);
+        self.reconsider_ha(&at);
     }
 
     /// A zone, cluster or host is gone.
