@@ -4,6 +4,7 @@
 
 mod agent;
 mod http;
+mod living;
 pub mod proxy;
 mod rogue;
 mod site;
@@ -19,6 +20,7 @@ use crate::ports;
 
 pub use agent::Agent;
 pub use http::{Event, EventStream, Http, Reply};
+pub use living::Living;
 pub use rogue::{Rogue, Speaker};
 pub use site::{Answer, Site};
 

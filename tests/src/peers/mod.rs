@@ -4,6 +4,7 @@
 
 pub mod certificate;
 pub mod curl;
+pub mod fence_agent;
 pub mod ipmi_sim;
 pub mod ipmipower;
 pub mod ipmisim;

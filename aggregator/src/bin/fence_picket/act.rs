@@ -5,14 +5,13 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 use picket_aggregator::client::failure::Failure;
 use picket_aggregator::client::operation::until_done;
-use picket_aggregator::client::{Call, Client, read, typed};
+use picket_aggregator::client::{Call, Client, Method, read, typed};
 use picket_common::api::ha::{FenceBody, HaView};
 use picket_common::api::{Host, Operation, OperationHost, PowerRequest};
 use picket_common::ha::{HaName, HostStatus};
 use picket_common::hostset::natural_order;
 use picket_common::id::HostId;
 use picket_common::power::{PowerOperation, PowerState};
-use reqwest::Method;
 use serde_json::json;
 
 use crate::options::{Action, Options};

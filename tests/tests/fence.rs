@@ -1,0 +1,272 @@
+//! Host-HA end to end: racks whose hosts die, in every way there is, and what the whole of Picket makes of it.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use picket_tests::bmcsim::{BmcHandle, Faults, Refuse, Request, Simulator};
+use picket_tests::eventually::{all_the_while, eventually};
+use picket_tests::harness::{Agent, Answer, Living, Site, hosts, simulator};
+use picket_tests::peers::certificate::Identity;
+use picket_tests::peers::mosquitto::{Broker, Protocol};
+use picket_tests::peers::mosquitto_sub::MosquittoSub;
+use serde_json::Value;
+
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// What must not be slower: from the loss of power to Down at a consumer.
+const A_MINUTE: Duration = Duration::from_secs(60);
+
+const REFUSED: i32 = 6;
+
+/// A rack under host-HA, each host with a `tcp` health check, and a consumer who hears everything.
+struct Stage {
+    site: Site,
+    agent: Agent,
+    simulator: Simulator,
+    living: Living,
+    heard: MosquittoSub,
+}
+
+impl Stage {
+    /// All hosts on and well. `settings` are the cluster's.
+    fn set(site: Site, ipmi: usize, redfish: usize, settings: &[&str]) -> Self {
+        let simulator = simulator("r07n", ipmi, redfish).unwrap();
+        let bmcs = simulator.fleet().all();
+        bmcs.iter().for_each(|bmc| bmc.set_power(true));
+        let living = Living::new(bmcs.iter().map(BmcHandle::name)).unwrap();
+        site.place("z1", "c1", "r07").unwrap();
+        let agent = site.join("r07").unwrap();
+        site.import(&hosts(&simulator, "c1", "r07")).unwrap();
+        let heard = MosquittoSub::start(&consumer(&site), "picket/v1/#").unwrap();
+        let stage = Self { site, agent, simulator, living, heard };
+        if !settings.is_empty() {
+            stage.ok(&[&["ha", "set", "cluster", "c1"], settings].concat());
+        }
+        for bmc in stage.bmcs() {
+            let check = format!("health=tcp:{}", stage.living.address(bmc.name()).unwrap());
+            stage.ok(&["ha", "set", "host", bmc.name(), &check]);
+        }
+        stage.ok(&["oobm", "enable", "host", "@all"]);
+        stage.ok(&["ha", "enable", "host", "@all"]);
+        stage.until_ha("@all", "available", "up");
+        stage
+    }
+
+    fn bmcs(&self) -> &[BmcHandle] {
+        self.simulator.fleet().all()
+    }
+
+    fn bmc(&self, host: &str) -> BmcHandle {
+        self.simulator.fleet().named(host).unwrap()
+    }
+
+    fn ctl(&self, words: &[&str]) -> Answer {
+        self.site.ctl(words).unwrap()
+    }
+
+    /// Runs what must work, and gives what it prints.
+    fn ok(&self, words: &[&str]) -> String {
+        let answer = self.ctl(words);
+        assert_eq!(answer.code, 0, "{words:?}: {answer:?}");
+        answer.out
+    }
+
+    /// Waits until all hosts of a set stand there.
+    fn until_ha(&self, set: &str, state: &str, status: &str) {
+        eventually(PATIENCE, || {
+            let rows = self.site.json(&["ha", "show", set])?;
+            let stands = |row: &&Value| row["state"] != state || row["host_status"] != status;
+            let others: Vec<&Value> = rows.as_array().into_iter().flatten().filter(stands).collect();
+            ensure!(others.is_empty(), "not {state} and {status}: {} of {set}, as {:?}", others.len(), others.first());
+            Ok(())
+        })
+        .unwrap();
+    }
+
+    /// All power orders that reached the BMCs.
+    fn orders(&self) -> usize {
+        let of = |bmc: &BmcHandle| ["off", "on", "cycle", "reset", "soft"].iter().map(|action| bmc.orders(action)).sum::<usize>();
+        self.bmcs().iter().map(of).sum()
+    }
+
+    /// The hosts whose retained state, as the consumer last heard it, has this host status.
+    fn told(&self, status: &str) -> Result<BTreeSet<String>> {
+        let mut told = BTreeSet::new();
+        for message in self.heard.messages()? {
+            let Some(place) = message.topic.strip_prefix("picket/v1/state/") else { continue };
+            let host = place.rsplit('/').next().unwrap_or_default().to_owned();
+            if message.json().is_ok_and(|state| state["host_status"] == status) {
+                told.insert(host);
+            } else {
+                told.remove(&host);
+            }
+        }
+        Ok(told)
+    }
+
+    /// The alerts of a kind that ever fired, as (id, since).
+    fn alerts(&self, kind: &str) -> Result<Vec<(String, String)>> {
+        let all = self.site.json(&["alerts", "list", "--all", "--kind", kind])?;
+        let text = |alert: &Value, name: &str| alert[name].as_str().unwrap_or_default().to_owned();
+        Ok(all.as_array().into_iter().flatten().map(|alert| (text(alert, "id"), text(alert, "starts_at"))).collect())
+    }
+
+    /// Everything anybody was told by anything.
+    fn everything_said(&self, hosts: &[String]) -> String {
+        let histories: String = hosts.iter().map(|host| self.ok(&["-o", "json", "history", host])).collect();
+        let explained: String = hosts.iter().map(|host| self.ok(&["ha", "explain", host])).collect();
+        let alerts = self.ok(&["-o", "json", "alerts", "list", "--all"]);
+        [self.site.log().unwrap(), self.agent.log().unwrap(), self.heard.trace().unwrap(), histories, explained, alerts].concat()
+    }
+}
+
+fn consumer(site: &Site) -> Broker {
+    let folder = site.consumer("watcher").unwrap();
+    let identity = Identity { certificate: folder.join("watcher.pem"), key: folder.join("watcher.key") };
+    let (address, ca_file) = (site.mqtt().parse().unwrap(), folder.join("ca.pem"));
+    Broker { address, ca_file, identity: Some(identity), client_id: None, protocol: Protocol::V311 }
+}
+
+/// A BMC that refuses any power-off, as one does whose machine is off already.
+fn refusing(on: Request, code: Option<u8>, status: Option<u16>) -> Faults {
+    let message_id = status.map(|_| "Base.1.8.ActionNotSupported".to_owned());
+    Faults { refuse: vec![Refuse { on, code, status, retry_after: None, message_id, times: None }], ..Faults::default() }
+}
+
+/// Seed 001: hosts powered off at the chassis while their BMCs stay up and refuse any power-off, each in its own way. They are
+/// proven off, nothing is sent, and their consumer knows within a minute.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the minute is the wall clock's")]
+fn seed_001_a_host_that_loses_power_is_down_within_a_minute() {
+    // The settings of the site are the defaults, all of them.
+    let mut stage = Stage::set(Site::start_with("").unwrap(), 24, 24, &[]);
+    let victims: Vec<String> = [3, 30, 40].map(|index: usize| stage.bmcs()[index].name().to_owned()).into();
+    let set = victims.join(",");
+    stage.bmc(&victims[0]).set_faults(refusing(Request::ChassisControl, Some(0xD5), None));
+    stage.bmc(&victims[1]).set_faults(refusing(Request::Reset, None, Some(409)));
+    stage.bmc(&victims[2]).set_faults(refusing(Request::Reset, None, Some(400)));
+
+    let lost = Instant::now();
+    for victim in &victims {
+        stage.bmc(victim).set_power(false);
+        stage.living.kill(victim).unwrap();
+    }
+    let wanted: BTreeSet<String> = victims.iter().cloned().collect();
+    let until_told = |status: &str| {
+        eventually(PATIENCE, || {
+            let told = stage.told(status)?;
+            ensure!(told == wanted, "{status}: {told:?}, wanted {wanted:?}");
+            Ok(())
+        })
+        .unwrap();
+    };
+    until_told("down");
+    let took = lost.elapsed();
+    eprintln!("from the loss to Down at a consumer: {took:?}");
+    assert!(took < A_MINUTE, "{took:?}");
+    stage.until_ha(&set, "fenced", "down");
+
+    // One alert each, and it stays at that.
+    let one_each = |kind: &str| -> Result<()> {
+        let alerts = stage.alerts(kind)?;
+        let ids: BTreeSet<String> = alerts.iter().map(|(id, _)| id.clone()).collect();
+        let wanted: BTreeSet<String> = victims.iter().map(|victim| format!("{kind}.{victim}")).collect();
+        ensure!(alerts.len() == victims.len() && ids == wanted, "{alerts:?}");
+        Ok(())
+    };
+    eventually(PATIENCE, || one_each("fence-succeeded")).unwrap();
+    all_the_while(Duration::from_secs(15), || one_each("fence-succeeded")).unwrap();
+    for kind in ["fence-failed", "fence-unconfirmed", "fence-refused", "bmc-contradiction", "cap-reached", "storm-held"] {
+        assert_eq!(stage.alerts(kind).unwrap(), [], "{kind}");
+    }
+    assert_eq!(stage.orders(), 0, "nothing was sent");
+    assert_eq!(stage.told("down").unwrap(), wanted, "and nobody else is down");
+    let said = stage.everything_said(&victims).to_lowercase();
+    for never in ["not configured", "not-configured"] {
+        assert!(!said.contains(never), "{never}: {:?}", said.split('\n').find(|line| line.contains(never)));
+    }
+
+    // Somebody powers them on: they are not down any more, and that is told.
+    victims.iter().for_each(|victim| stage.bmc(victim).set_power(true));
+    eventually(PATIENCE, || {
+        let told = stage.told("down")?;
+        ensure!(told.is_empty(), "still down: {told:?}");
+        one_each("fence-broken")
+    })
+    .unwrap();
+    victims.iter().for_each(|victim| stage.living.revive(victim).unwrap());
+    stage.ok(&["fence", "release", &set, "--reason", "the breaker is mended", "--wait", "--yes"]);
+    stage.until_ha(&set, "available", "up");
+    assert_eq!((stage.orders(), stage.alerts("fence-succeeded").unwrap().len()), (0, victims.len()));
+}
+
+/// What people say of fences, by `picketctl`: asked for, foretold, refused, vouched for, released; with its exit codes.
+#[test]
+fn people_fence_by_word() {
+    let site = Site::start().unwrap();
+    let settings = ["startup_quiet=0", "somewhere_to_go=no", "health_interval=1", "settle=5", "stable=5"];
+    let mut stage = Stage::set(site, 2, 1, &settings);
+    let names: Vec<String> = stage.bmcs().iter().map(|bmc| bmc.name().to_owned()).collect();
+    let (first, second, third) = (names[0].as_str(), names[1].as_str(), names[2].as_str());
+
+    // Asked only: nothing is sent.
+    let plan = stage.ok(&["fence", "plan", first]);
+    assert!(plan.starts_with("GATE") && plan.contains("identity") && plan.contains("pass"), "{plan}");
+    let paused = stage.ok(&["ha", "pause", "host", first, "--for", "1h", "--reason", "PDU"]);
+    assert!(paused.contains("PDU"), "{paused}");
+    eventually(PATIENCE, || {
+        let plan = stage.ctl(&["-o", "json", "fence", "plan", first]);
+        ensure!(plan.code == REFUSED && plan.out.contains("paused"), "{plan:?}");
+        Ok(())
+    })
+    .unwrap();
+    stage.ok(&["ha", "unpause", "host", first]);
+    assert_eq!(stage.orders(), 0);
+    let nobody = stage.ctl(&["fence", first, second, "--reason", "x"]);
+    assert!(nobody.code == 2 && nobody.err.contains("--yes"), "{nobody:?}");
+
+    // Ordered: off, and proven.
+    stage.living.kill(first).unwrap();
+    let fenced = stage.ok(&["fence", first, "--reason", "it beeps", "--wait", "-o", "csv", "--columns", "host,result"]);
+    assert_eq!(fenced, format!("host,result\n{first},changed\n"));
+    assert_eq!((stage.bmc(first).is_on(), stage.bmc(first).orders("off"), stage.orders()), (false, 1, 1));
+    stage.until_ha(first, "fenced", "down");
+    let explained = stage.ok(&["ha", "explain", first]);
+    for part in ["fenced since", "host status down", "would end it", "an off was sent", "off at ", "GATE"] {
+        assert!(explained.contains(part), "{part}: {explained}");
+    }
+    let on = stage.ctl(&["power", "on", first, "--wait"]);
+    assert!(on.code == REFUSED && on.out.contains("fenced"), "{on:?}");
+    stage.ok(&["fence", "release", first, "--reason", "mended", "--wait"]);
+    stage.ok(&["power", "on", first, "--wait"]);
+    stage.living.revive(first).unwrap();
+    stage.until_ha(first, "available", "up");
+
+    // Vouched for: not against the evidence, unless somebody insists.
+    let vouched = |more: &[&str]| stage.ctl(&[&["fence", "confirm", second, "--reason", "I see it", "--wait"], more].concat());
+    let refused = vouched(&[]);
+    assert!(refused.code == REFUSED && refused.out.contains("On"), "{refused:?}");
+    assert_eq!(vouched(&["--force"]).code, 0);
+    let history = stage.ok(&["-o", "json", "history", second]);
+    assert!(history.contains("fenced"), "{history}");
+    stage.ok(&["fence", "release", second, "--reason", "a slip", "--wait"]);
+    stage.until_ha(second, "available", "up");
+
+    // Ended before it was proven: the BMC acknowledges and does nothing.
+    stage.bmc(third).set_faults(Faults { ignore: vec![picket_tests::bmcsim::Action::Off], ..Faults::default() });
+    stage.ok(&["fence", third, "--reason", "x", "--no-wait"]);
+    stage.until_ha(third, "fencing", "disconnected");
+    stage.ok(&["fence", "abort", third, "--reason", "wrong one", "--wait"]);
+    eventually(PATIENCE, || {
+        let row = stage.site.json(&["ha", "show", third])?;
+        ensure!(row[0]["state"] != "fencing" && row[0]["host_status"] != "down", "{row}");
+        Ok(())
+    })
+    .unwrap();
+    assert!(stage.bmc(third).is_on());
+    stage.ok(&["ha", "reset-counters", first, "--reason", "tested", "--wait"]);
+    assert_eq!(stage.ctl(&["fence", "r99n-0001", "--reason", "x", "--wait"]).code, 8);
+}
