@@ -1,7 +1,8 @@
 //! The gates before every disruptive automatic act: a hard off, and a reset for recovery. Each answers with what it saw; the whole
 //! vector is stored with the decision and shown. Cannot-tell refuses. Sends nothing and remembers nothing.
 //!
-//! All gates are asked every time, so that people see everything that is in the way and not only the first thing.
+//! All gates are asked every time, so that people see everything that is in the way and not only the first thing. An Off that
+//! nobody ordered passes the first five only: nothing is sent for it, so nothing that limits sending applies.
 
 use std::time::Duration;
 
@@ -96,13 +97,35 @@ impl Share {
     }
 }
 
-/// A window in which nothing disruptive is done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pause {
+/// An open window in which nothing disruptive is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pause<'a> {
     /// Whose it is.
-    pub owner: String,
+    pub owner: &'a str,
     /// Until when.
     pub until: Timestamp,
+}
+
+/// Whether the agent's own network works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connection {
+    /// A reference address or another BMC answered lately.
+    Answers,
+    /// None of them did.
+    Silent,
+    /// There is none that could.
+    Nobody,
+    /// The cluster's settings say that none need.
+    Waived,
+}
+
+/// Why a host has to wait for the rack's slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slot<'a> {
+    /// This host has it.
+    Taken(&'a HostId),
+    /// It is free, and this host waits for it that was tried less recently.
+    Promised(&'a HostId),
 }
 
 /// One count against its cap.
@@ -121,6 +144,8 @@ pub struct Counted<'a> {
 pub struct Circumstances<'a> {
     /// What time it is.
     pub now: Timestamp,
+    /// Whether something is to be sent; else an Off that nobody ordered is to be taken for a fence.
+    pub sends: bool,
     /// Of each device of the level.
     pub identity: &'a [Identity],
     /// Whether all drivers of the level can prove.
@@ -132,15 +157,15 @@ pub struct Circumstances<'a> {
     /// Whether people work on the host.
     pub maintenance: bool,
     /// An open pause window.
-    pub pause: Option<&'a Pause>,
+    pub pause: Option<Pause<'a>>,
     /// Whether this agent is in charge.
     pub owns: bool,
     /// What is left of the quiet time after the agent's start.
     pub quiet_left: Duration,
     /// Whether an off of this fence was possibly sent already.
     pub is_finishing: bool,
-    /// Whether a reference address or another BMC answers; `None` = there is nothing to ask.
-    pub is_connected: Option<bool>,
+    /// Whether the agent's own network works.
+    pub connection: Connection,
     /// Other enabled hosts of the cluster that pass their health checks; `None` = waived.
     pub others_well: Option<u32>,
     /// The hosts that went from well to unwell at once, while the cliff holds.
@@ -155,8 +180,8 @@ pub struct Circumstances<'a> {
     pub is_counted: bool,
     /// What the aggregator leaves this agent to spend on the cluster.
     pub budget: Option<u32>,
-    /// Another host of the rack that is being switched off.
-    pub in_flight: Option<&'a HostId>,
+    /// Who else has the rack's slot, or comes first.
+    pub slot: Option<Slot<'a>>,
     /// Whether the newest health check says Dead.
     pub is_dead: bool,
     /// Whether its activity was found inactive.
@@ -167,30 +192,34 @@ pub struct Circumstances<'a> {
     pub overrides: &'a [Gate],
 }
 
-/// Asks all gates.
+/// Asks all gates that apply.
 #[must_use]
 pub fn judge(seen: &Circumstances<'_>) -> Judgement {
-    let answers = [
+    let always = [
         identity(seen),
         yes(Gate::Driver, seen.can_prove, "the driver can prove that a host is off", "the driver cannot prove that a host is off"),
         enablement(seen),
         maintenance(seen),
         yes(Gate::Ownership, seen.owns, "this agent is in charge", "another agent is in charge, or may be"),
-        quiet(seen),
-        isolation(seen),
-        somewhere(seen),
-        cliff(seen),
-        storm(seen),
-        cap(seen),
-        budget(seen),
-        in_flight(seen),
-        evidence(seen),
     ];
+    let of_sending = || {
+        [
+            quiet(seen),
+            isolation(seen),
+            somewhere(seen),
+            cliff(seen),
+            storm(seen),
+            cap(seen),
+            budget(seen),
+            in_flight(seen),
+            evidence(seen),
+        ]
+    };
     let overridden = |answer: GateAnswer| {
         let by = seen.principal.filter(|_| answer.verdict != Verdict::Pass && seen.overrides.contains(&answer.gate));
         GateAnswer { overridden_by: by.map(str::to_owned), ..answer }
     };
-    Judgement(answers.into_iter().map(overridden).collect())
+    Judgement(always.into_iter().chain(seen.sends.then(of_sending).into_iter().flatten()).map(overridden).collect())
 }
 
 fn answer(gate: Gate, verdict: Verdict, inputs: impl Into<String>) -> GateAnswer {
@@ -227,7 +256,7 @@ fn maintenance(seen: &Circumstances<'_>) -> GateAnswer {
     if seen.maintenance {
         return answer(Gate::Maintenance, Verdict::Refuse, "people work on the host");
     }
-    match seen.pause.filter(|pause| seen.now < pause.until) {
+    match seen.pause {
         Some(pause) => answer(Gate::Maintenance, Verdict::Refuse, format!("paused by {} until {}", pause.owner, pause.until)),
         None => answer(Gate::Maintenance, Verdict::Pass, "nobody works on it, nothing is paused"),
     }
@@ -245,13 +274,13 @@ fn quiet(seen: &Circumstances<'_>) -> GateAnswer {
 }
 
 fn isolation(seen: &Circumstances<'_>) -> GateAnswer {
-    match seen.is_connected {
-        Some(true) => answer(Gate::Isolation, Verdict::Pass, "a reference address or another BMC answers"),
-        Some(false) => {
-            answer(Gate::Isolation, Verdict::Refuse, "no reference address and no other BMC answers: the agent may be cut off")
-        }
-        None => answer(Gate::Isolation, Verdict::CannotTell, "there is no reference address and no other BMC to ask"),
-    }
+    let (verdict, inputs) = match seen.connection {
+        Connection::Answers => (Verdict::Pass, "a reference address or another BMC answers"),
+        Connection::Waived => (Verdict::Pass, "waived for the cluster"),
+        Connection::Silent => (Verdict::Refuse, "no reference address and no other BMC answers: the agent may be cut off"),
+        Connection::Nobody => (Verdict::CannotTell, "there is no reference address and no other BMC to ask"),
+    };
+    answer(Gate::Isolation, verdict, inputs)
 }
 
 fn somewhere(seen: &Circumstances<'_>) -> GateAnswer {
@@ -313,9 +342,12 @@ fn budget(seen: &Circumstances<'_>) -> GateAnswer {
 }
 
 fn in_flight(seen: &Circumstances<'_>) -> GateAnswer {
-    match seen.in_flight {
+    match seen.slot {
         None => answer(Gate::InFlight, Verdict::Pass, "no other host of the rack is being switched off"),
-        Some(host) => answer(Gate::InFlight, Verdict::Refuse, format!("{host} is being switched off")),
+        Some(Slot::Taken(host)) => answer(Gate::InFlight, Verdict::Refuse, format!("{host} is being switched off")),
+        Some(Slot::Promised(host)) => {
+            answer(Gate::InFlight, Verdict::Refuse, format!("{host} comes first: it was tried less recently"))
+        }
     }
 }
 
@@ -338,6 +370,7 @@ mod tests {
     fn fine() -> Circumstances<'static> {
         Circumstances {
             now: NOW,
+            sends: true,
             identity: &[Identity::Same],
             can_prove: true,
             power: Ok(()),
@@ -347,7 +380,7 @@ mod tests {
             owns: true,
             quiet_left: Duration::ZERO,
             is_finishing: false,
-            is_connected: Some(true),
+            connection: Connection::Answers,
             others_well: Some(1),
             cliff: None,
             shares: &[],
@@ -355,7 +388,7 @@ mod tests {
             caps: &[],
             is_counted: false,
             budget: Some(1),
-            in_flight: None,
+            slot: None,
             is_dead: true,
             is_inactive: true,
             principal: None,
@@ -372,7 +405,7 @@ mod tests {
         let mut full = PowerDowns::default();
         (0..3).for_each(|_| full.note(Cap::CLUSTER, NOW));
         let caps = [Counted { scope: "cluster", downs: &full, cap: Cap::CLUSTER }];
-        let pause = Pause { owner: "ann".into(), until: NOW + Duration::from_secs(1) };
+        let pause = Pause { owner: "ann", until: NOW + Duration::from_secs(1) };
         let storm = [Share { scope: "rack", unwell: 13, hosts: 40, percent: 30 }];
         let host: HostId = "h1".parse().unwrap();
         let quiet = Duration::from_secs(300);
@@ -385,18 +418,19 @@ mod tests {
             (Circumstances { power: Err(Refusal::ZoneDisabled), ..fine() }, Gate::Enablement, refuse),
             (Circumstances { ha: false, ..fine() }, Gate::Enablement, refuse),
             (Circumstances { maintenance: true, ..fine() }, Gate::Maintenance, refuse),
-            (Circumstances { pause: Some(&pause), ..fine() }, Gate::Maintenance, refuse),
+            (Circumstances { pause: Some(pause), ..fine() }, Gate::Maintenance, refuse),
             (Circumstances { owns: false, ..fine() }, Gate::Ownership, refuse),
             (Circumstances { quiet_left: quiet, ..fine() }, Gate::StartupQuiet, refuse),
-            (Circumstances { is_connected: Some(false), ..fine() }, Gate::Isolation, refuse),
-            (Circumstances { is_connected: None, ..fine() }, Gate::Isolation, cannot_tell),
+            (Circumstances { connection: Connection::Silent, ..fine() }, Gate::Isolation, refuse),
+            (Circumstances { connection: Connection::Nobody, ..fine() }, Gate::Isolation, cannot_tell),
             (Circumstances { others_well: Some(0), ..fine() }, Gate::SomewhereToGo, refuse),
             (Circumstances { cliff: Some(20), ..fine() }, Gate::Cliff, refuse),
             (Circumstances { shares: &storm, ..fine() }, Gate::Storm, refuse),
             (Circumstances { cool_down_left: quiet, ..fine() }, Gate::Storm, refuse),
             (Circumstances { caps: &caps, ..fine() }, Gate::Cap, refuse),
             (Circumstances { budget: Some(0), ..fine() }, Gate::Budget, refuse),
-            (Circumstances { in_flight: Some(&host), ..fine() }, Gate::InFlight, refuse),
+            (Circumstances { slot: Some(Slot::Taken(&host)), ..fine() }, Gate::InFlight, refuse),
+            (Circumstances { slot: Some(Slot::Promised(&host)), ..fine() }, Gate::InFlight, refuse),
             (Circumstances { is_dead: false, ..fine() }, Gate::Evidence, refuse),
             (Circumstances { is_inactive: false, ..fine() }, Gate::Evidence, refuse),
         ];
@@ -423,6 +457,7 @@ mod tests {
             Circumstances { identity: &[Identity::Waived], ..fine() },
             Circumstances { quiet_left: Duration::from_secs(9), is_finishing: true, ..fine() },
             Circumstances { others_well: None, ..fine() },
+            Circumstances { connection: Connection::Waived, ..fine() },
             Circumstances { caps: &caps, is_counted: true, budget: Some(0), ..fine() },
             Circumstances { is_dead: false, is_inactive: false, principal: Some("ann"), ..fine() },
             Circumstances { cliff: Some(9), principal: Some("ann"), overrides: &[Gate::Cliff], ..fine() },
@@ -434,6 +469,43 @@ mod tests {
             refusals(&Circumstances { cliff: Some(9), overrides: &[Gate::Cliff], ..fine() }),
             [(Gate::Cliff, Verdict::Refuse)]
         );
+    }
+
+    #[test]
+    fn a_proof_is_asked_about_the_machine_and_who_may_touch_it_and_nothing_else() {
+        let mut full = PowerDowns::default();
+        (0..9).for_each(|_| full.note(Cap::CLUSTER, NOW));
+        let caps = [Counted { scope: "cluster", downs: &full, cap: Cap::CLUSTER }];
+        let storm = [Share { scope: "rack", unwell: 40, hosts: 40, percent: 30 }];
+        let host: HostId = "h1".parse().unwrap();
+        let proof = || Circumstances {
+            sends: false,
+            quiet_left: Duration::from_secs(300),
+            connection: Connection::Silent,
+            others_well: Some(0),
+            cliff: Some(40),
+            shares: &storm,
+            caps: &caps,
+            budget: Some(0),
+            slot: Some(Slot::Taken(&host)),
+            is_dead: false,
+            is_inactive: false,
+            ..fine()
+        };
+        assert_eq!(judge(&proof()).0.len(), 5);
+        assert_eq!(refusals(&proof()), []);
+        let pause = Pause { owner: "ann", until: NOW + Duration::from_secs(1) };
+        for (seen, gate) in [
+            (Circumstances { identity: &[Identity::Differs], ..proof() }, Gate::Identity),
+            (Circumstances { can_prove: false, ..proof() }, Gate::Driver),
+            (Circumstances { power: Err(Refusal::HostDisabled), ..proof() }, Gate::Enablement),
+            (Circumstances { ha: false, ..proof() }, Gate::Enablement),
+            (Circumstances { maintenance: true, ..proof() }, Gate::Maintenance),
+            (Circumstances { pause: Some(pause), ..proof() }, Gate::Maintenance),
+            (Circumstances { owns: false, ..proof() }, Gate::Ownership),
+        ] {
+            assert_eq!(judge(&seen).held_by(), Some(gate));
+        }
     }
 
     #[test]

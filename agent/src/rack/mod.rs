@@ -4,6 +4,7 @@
 pub mod admission;
 mod assigned;
 mod assignment;
+pub mod brakes;
 pub mod change;
 mod commands;
 pub mod facts;
