@@ -233,6 +233,7 @@ impl Journal {
                 hosts: self.all(&transaction, "ha_settings", HA_SETTINGS)?,
                 rows: self.all(&transaction, "ha", HA)?,
             },
+            brakes: self.value(&transaction, "brakes")?,
         })
     }
 

@@ -7,6 +7,7 @@ use picket_common::wire::report::Report;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::rack::brakes::BrakesRow;
 use crate::rack::change::PasswordChange;
 use crate::rack::facts::FactsRow;
 use crate::rack::host::HostRow;
@@ -38,6 +39,7 @@ versions! {
     Surroundings: 1,
     HostHa: 1,
     HaRow: 1,
+    BrakesRow: 1,
 }
 
 pub(super) fn encode<T: Row>(row: &T) -> Result<Vec<u8>, redb::Error> {

@@ -75,6 +75,7 @@ impl<'t> Tables<'t> {
             Record::Password(row) => drop(self.password.insert(row.host.as_str(), encode(row.as_ref())?.as_slice())?),
             Record::PasswordEnded(host) => drop(self.password.remove(host.as_str())?),
             Record::HaRules(rules) => drop(self.meta.insert("ha", encode(rules.as_ref())?.as_slice())?),
+            Record::Brakes(row) => drop(self.meta.insert("brakes", encode(row.as_ref())?.as_slice())?),
             Record::Surroundings(told) => drop(self.meta.insert("surroundings", encode(told.as_ref())?.as_slice())?),
             Record::HostHa(row) => drop(self.ha_settings.insert(row.host.as_str(), encode(row.as_ref())?.as_slice())?),
             Record::HostHaGone(host) => drop(self.ha_settings.remove(host.as_str())?),

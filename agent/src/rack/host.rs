@@ -77,6 +77,8 @@ pub struct Host {
     pub cannot_inspect: bool,
     /// When a request last ended, well or not.
     pub last_word: Duration,
+    /// When one last ended well.
+    pub last_good: Option<Duration>,
     /// When the next poll is due.
     pub poll_due: Duration,
     /// The request in flight.
@@ -111,6 +113,8 @@ pub enum Purpose {
     Operation(OperationId),
     /// Whether the BMC takes this password.
     Proof(Which),
+    /// A fence or recovery of the host.
+    Fence,
 }
 
 impl Host {
@@ -157,6 +161,7 @@ impl Host {
             driver: "".into(),
             row,
             last_word: now.boottime,
+            last_good: None,
             poll_due: now.boottime,
             in_flight: None,
             operations: VecDeque::new(),

@@ -37,6 +37,7 @@ use picket_common::wire::{Generation, Incarnation, Time};
 
 use self::admission::CentreClock;
 use self::assignment::Assignments;
+use self::brakes::{Brakes, BrakesRow};
 use self::change::PasswordChange;
 use self::commands::Order;
 use self::facts::FactsRow;
@@ -133,6 +134,8 @@ pub enum Record {
     Ha(Box<HaRow>),
     /// Forget it.
     HaGone(HostId),
+    /// What stops more than one host's fence.
+    Brakes(Box<BrakesRow>),
     /// Queue a report.
     Report(Box<Report>),
     /// Reports up to here are durable at the aggregator.
@@ -181,6 +184,7 @@ pub struct Rack {
     journal_works: bool,
     /// Host-HA, its hosts apart.
     watching: Watching,
+    brakes: Brakes,
 }
 
 impl Rack {
@@ -251,6 +255,7 @@ impl Rack {
             self.next_heartbeat = now.boottime.saturating_add(HEARTBEAT);
             self.expire_early(now, decision);
             self.expire_early_verbs(now, decision);
+            self.tell_brakes(now, decision);
             self.forget_seen(now, decision);
             decision.heartbeat = Some(self.pulse(now));
         }

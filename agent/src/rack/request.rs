@@ -76,6 +76,11 @@ impl Rack {
             (Err(error), Purpose::Poll) if flight.ask == Ask::Inspect => self.inspection_failed(slot, error, now),
             _ => {}
         }
+        if flight.purpose == Purpose::Fence {
+            self.fence_answered(slot, flight, &completion, now, decision);
+        }
+        // A fence goes before what operators ordered.
+        self.send_waiting(slot, now, decision);
         let Some(host) = self.host_mut(slot) else { return };
         match (host.operations.front().map(|operation| operation.command.operation), flight.purpose) {
             (Some(active), Purpose::Operation(asked)) if active == asked => {
@@ -113,6 +118,9 @@ impl Rack {
     fn learn(&mut self, slot: usize, ask: Ask, completion: &Completion, now: Now, decision: &mut Decision) {
         let Some(host) = self.host_mut(slot) else { return };
         host.last_word = now.boottime;
+        if completion.result.is_ok() {
+            host.last_good = Some(now.boottime);
+        }
         if ask == Ask::SetPassword && completion.result.is_err() {
             // Which password works is found out next; a refused login counts all the same.
             if completion.result.as_ref().is_err_and(|error| error.class == ErrorClass::Auth) {

@@ -8,6 +8,7 @@ use picket_common::wire::assign::HostAssignment;
 use picket_common::wire::{Generation, Time};
 
 use super::assignment::Assignments;
+use super::brakes::{Brakes, BrakesRow};
 use super::change::PasswordChange;
 use super::facts::FactsRow;
 use super::host::{Host, HostRow};
@@ -38,6 +39,8 @@ pub struct Restored {
     pub changes: Vec<PasswordChange>,
     /// Host-HA.
     pub watch: RestoredWatch,
+    /// What stops more than one host's fence.
+    pub brakes: Option<BrakesRow>,
 }
 
 impl Rack {
@@ -45,6 +48,7 @@ impl Rack {
     #[must_use]
     pub fn restore(settings: Settings, restored: Restored, now: Now) -> Self {
         let jitter = settings.seed | 1;
+        let boot = settings.machine_boot;
         let mut rack = Self {
             settings,
             site: None,
@@ -66,10 +70,10 @@ impl Rack {
             jitter,
             journal_works: true,
             watching: Watching::new(now),
+            brakes: Brakes::restore(restored.brakes.unwrap_or_default(), boot, now),
         };
         rack.assignments.generation = restored.generation;
         rack.assignments.epoch = restored.epoch;
-        let boot = rack.settings.machine_boot;
         let mut rows: HashMap<HostId, HostRow> = restored.rows.into_iter().map(|row| (row.host.clone(), row)).collect();
         let mut facts: HashMap<HostId, FactsRow> = restored.facts.into_iter().map(|row| (row.host.clone(), row)).collect();
         for assignment in restored.assignments {

@@ -64,6 +64,8 @@ struct World {
     lives: HashMap<HostId, watch::Life>,
     /// The agent's own network works.
     network: bool,
+    /// What the BMC of `h` said, by when the request was begun.
+    readings: Vec<(Time, Reading)>,
     /// Checks under way, and when they end.
     checking: Vec<(Duration, CheckDone)>,
     /// Dies at the so many-th decision that records something.
@@ -142,6 +144,7 @@ impl World {
             counter: 0,
             lives: HashMap::new(),
             network: true,
+            readings: vec![],
             checking: vec![],
             crash: None,
         };
@@ -208,6 +211,7 @@ impl World {
             }
             Record::PasswordEnded(host) => self.journal.changes.retain(|kept| kept.host != host),
             Record::HaRules(rules) => self.journal.watch.rules = Some(*rules),
+            Record::Brakes(row) => self.journal.brakes = Some(*row),
             Record::Surroundings(told) => self.journal.watch.surroundings = Some(*told),
             Record::HostHa(row) => {
                 self.journal.watch.hosts.retain(|kept| kept.host != row.host);
@@ -238,6 +242,7 @@ impl World {
             facts: journal.facts.clone(),
             changes: journal.changes.clone(),
             watch: journal.watch.clone(),
+            brakes: journal.brakes.clone(),
         };
         self.rack = Rack::restore(settings(self.machine_boot), journal, self.now);
         self.apply(Event::Measured(CentreClock { sent: self.now.boottime, at: self.now.wall.into() }));
@@ -252,7 +257,11 @@ impl World {
 
     /// Lets time pass; BMCs answer after 5 ms.
     fn run(&mut self, for_seconds: u64) {
-        let end = self.now.boottime + Duration::from_secs(for_seconds);
+        self.run_for(Duration::from_secs(for_seconds));
+    }
+
+    fn run_for(&mut self, time: Duration) {
+        let end = self.now.boottime + time;
         while self.now.boottime < end {
             self.apply(Event::Tick);
             self.now = self.now.after(Duration::from_millis(5));
@@ -291,7 +300,12 @@ impl World {
             }
             (Ask::TryLogin, None, _) => Ok(Answer::Done),
             (Ask::SetPassword, None, _) => password::set(bmc, job.new_password.as_ref().unwrap(), self.now.boottime, error),
-            (Ask::Status, None, _) => Ok(Answer::Reading(bmc.power)),
+            (Ask::Status, None, _) => {
+                if job.bmc.host.as_str() == "h" {
+                    self.readings.push((self.now.wall.into(), bmc.power));
+                }
+                Ok(Answer::Reading(bmc.power))
+            }
             (Ask::Inspect, None, _) => match &bmc.facts {
                 Some(facts) => Ok(Answer::Facts(Box::new(facts.clone()), bmc.power)),
                 None => Err(error(ErrorClass::Protocol, false)),

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use picket_common::clock::Now;
-use picket_common::driver;
 use picket_common::ha::{HaEvent, HaState, Ineligible};
 
 use super::{Watch, why};
@@ -18,10 +17,10 @@ impl Host {
     /// What is missing for host-HA to watch over it, its HA gates apart.
     pub(super) fn missing(&self, watch: &Watch, proving: &[String]) -> Option<Ineligible> {
         let bmc = self.assignment.bmc.as_ref().filter(|_| self.assignment.refusal.is_none());
-        let Some(bmc) = bmc else { return Some(Ineligible::PowerDisabled) };
-        let template = bmc.options.iter().find(|(name, _)| name == "template").map(|(_, template)| template);
-        let by_template = || bmc.driver.eq_ignore_ascii_case("exec") && template.is_some_and(|name| proving.contains(name));
-        if !driver::find(&bmc.driver).is_some_and(|driver| driver.can_prove) && !by_template() {
+        if bmc.is_none() {
+            return Some(Ineligible::PowerDisabled);
+        }
+        if !self.can_prove(proving) {
             return Some(Ineligible::CannotProve);
         }
         let health = &watch.ha.settings.health;

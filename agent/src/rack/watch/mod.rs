@@ -28,11 +28,14 @@ use picket_common::wire::ha::{Act, HostHa, Surroundings};
 use picket_common::wire::report::{MAX_TEXT, OperationReport, Progress, Report};
 
 use self::activity::Samples;
+pub use self::fencing::Stepper;
+use self::fencing::Waiting;
 use self::health::{Rounds, Verdict};
 use self::part::Collecting;
 pub use self::part::{Absent, Rules};
 use self::path::PathLog;
 pub use self::row::{FenceOrder, HaRow};
+use super::brakes::fell;
 use super::fence::OffSeen;
 use super::moment::{MachineBoot, Moment};
 use super::schedule::Schedule;
@@ -88,8 +91,9 @@ pub struct Watch {
     pub seen: OffSeen,
     /// When counting it began (boottime).
     counting_since: Duration,
-    /// What the gates said last, as far as it was told.
-    pub judged: Option<(Act, Judgement)>,
+    /// What the gates said last, as far as it was told, and to which attempt.
+    judged: Option<(Act, u16, Judgement)>,
+    waiting: Waiting,
     /// Its LED is to be lit.
     pub blink: bool,
     /// When a fenced host is ordered on next by its policy.
@@ -111,6 +115,7 @@ impl Watch {
             seen: OffSeen::default(),
             counting_since: Duration::ZERO,
             judged: None,
+            waiting: Waiting::default(),
             blink: false,
             restart_due: now.boottime,
             is_dense: false,
@@ -170,7 +175,7 @@ impl Watch {
         match self.row.state {
             HaState::Checking { .. } => Some(settings.checking_within()),
             HaState::Degraded(_) => Some(Duration::from_secs(settings.recheck.into())),
-            HaState::Recovering { .. } => Some(Duration::from_secs(settings.boot_wait.into())),
+            // It has its time to boot from its reset on, not while a gate is in the way.
             HaState::Recovered => Some(Duration::from_secs(settings.stable.into())),
             _ => None,
         }
@@ -191,6 +196,8 @@ impl Watch {
             self.samples.limit(),
             if sampled { self.samples.due(self.settings(), now) } else { None },
             restarting.then_some(self.restart_due),
+            self.waiting.due,
+            self.waiting.limit,
         ];
         due.into_iter().flatten().min()
     }
@@ -252,8 +259,10 @@ impl Rack {
         if old.name() != watch.row.state.name() || matches!(old, HaState::Recovering { .. }) {
             watch.row.deadline = watch.lasts().map(|lasts| Moment::at(boot, now.after(lasts)));
         }
+        let fallen = fell(&old, &watch.row.state).then(|| watch.row.host.clone());
         self.entered(slot, &old, now, decision);
         self.tell_ha(slot, now, decision);
+        self.look_around(fallen.as_ref(), now, decision);
         true
     }
 
@@ -382,6 +391,7 @@ impl Rack {
         self.end_overdue(slot, now, decision);
         self.attend_health(slot, now, decision);
         self.attend_activity(slot, now, decision);
+        self.attend_fence(slot, now, decision);
         self.attend_orders(slot, now, decision);
         self.attend_power(slot, now, decision);
         self.reschedule_watch(slot, now);
@@ -399,7 +409,8 @@ impl Rack {
         if watch.row.deadline.take_if(|deadline| deadline.boottime <= now.boottime).is_none() {
             return;
         }
-        let lasted = watch.lasts().unwrap_or_default().as_secs();
+        let boot_wait = Duration::from_secs(watch.ha.settings.boot_wait.into());
+        let lasted = watch.lasts().unwrap_or(boot_wait).as_secs();
         let (event, said) = match &watch.row.state {
             HaState::Checking { .. } => (HaEvent::Overdue, format!("its activity could not be told within {lasted} s")),
             HaState::Degraded(_) => (HaEvent::RecheckDue, format!("{lasted} s are over: it is looked at again")),
@@ -486,7 +497,8 @@ impl Watch {
         self.samples.clear();
         self.blink = false;
         let row = &mut self.row;
-        (row.quarantined, row.acked, row.error, row.proof, row.operation, row.closing) = (false, false, None, None, None, None);
+        (row.quarantined, row.acked, row.off_by_proof) = (false, false, false);
+        (row.error, row.proof, row.operation, row.closing) = (None, None, None, None);
     }
 }
 

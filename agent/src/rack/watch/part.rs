@@ -188,6 +188,7 @@ impl Rack {
         // Another agent tells of it now; here only the mark counts.
         row.state = picket_common::ha::HaState::Disabled;
         row.orders.clear();
+        row.stepper = None;
         decision.records.push(Record::Ha(Box::new(row.clone())));
         self.watching.absent.insert(ha.host.clone(), Absent { ha: Some(ha), row: Some(row) });
     }

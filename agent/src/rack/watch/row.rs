@@ -10,6 +10,7 @@ use picket_common::wire::ha::{HaReport, Proof};
 use picket_common::wire::report::Report;
 use serde::{Deserialize, Serialize};
 
+use super::fencing::Stepper;
 use crate::rack::moment::{MachineBoot, Moment};
 
 /// Where a host stands in host-HA, and all that changes a decision about it.
@@ -55,6 +56,10 @@ pub struct HaRow {
     pub overrides: Vec<Gate>,
     /// Orders that wait for the end of its fence.
     pub orders: Vec<FenceOrder>,
+    /// Its fence or recovery under way.
+    pub stepper: Option<Stepper>,
+    /// It was proven off, and nobody had ordered it.
+    pub off_by_proof: bool,
     /// Its policy is to switch it on again after its fence; how often that was ordered.
     pub restarts: Option<u8>,
 }
@@ -93,6 +98,8 @@ impl HaRow {
             operation: None,
             overrides: Vec::new(),
             orders: Vec::new(),
+            stepper: None,
+            off_by_proof: false,
             restarts: None,
         }
     }

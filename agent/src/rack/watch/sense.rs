@@ -6,7 +6,7 @@ use std::time::Duration;
 use picket_common::clock::Now;
 use picket_common::command::{Action, Outcome};
 use picket_common::ha::settings::{ActivityCheck, Mode, NothingToCheck};
-use picket_common::ha::{Activity, Degraded, Fenced, Fencing, HaEvent, HaState, Way};
+use picket_common::ha::{Activity, Degraded, Fenced, HaEvent, HaState};
 use picket_common::power::PowerState;
 
 use super::activity::is_compared;
@@ -101,18 +101,20 @@ impl Rack {
         let rules = self.seen_rules(slot);
         let Some(watch) = self.watch_mut(slot) else { return };
         watch.last = Some(verdict.clone());
+        // A fence or recovery under way judges by itself what a sign of life means.
+        let is_judged = watch.row.stepper.is_some();
         let health = Health { sign: verdict.sign, begun: verdict.begun, said: &verdict.said };
         let sight = if watch.is_watched() { watch.seen.health(health, rules) } else { Sight::Nothing };
         self.fence_health(slot, health, now, decision);
         match verdict.sign {
-            HealthSign::Alive => self.health_passed(slot, verdict, now, decision),
+            HealthSign::Alive => self.health_passed(slot, verdict, is_judged, now, decision),
             HealthSign::Dead if verdict.of_interval => self.health_failed(slot, verdict, now, decision),
             HealthSign::Dead | HealthSign::CannotTell => {}
         }
         self.off_sighted(slot, sight, now, decision);
     }
 
-    fn health_passed(&mut self, slot: usize, verdict: &Verdict, now: Now, decision: &mut Decision) {
+    fn health_passed(&mut self, slot: usize, verdict: &Verdict, is_judged: bool, now: Now, decision: &mut Decision) {
         let Some(host) = self.host_mut(slot) else { return };
         let power = host.row.power;
         let Some(watch) = host.watch.as_deref_mut() else { return };
@@ -126,7 +128,7 @@ impl Rack {
         let contradicts = watch.row.state == HaState::Degraded(Degraded::Contradiction) && power == PowerState::Off;
         // What was asked before the fence was proven says nothing about the time after.
         let is_old = matches!(watch.row.state, HaState::Fenced(_)) && verdict.begun < watch.row.since.boottime;
-        if !contradicts && !is_old && watch.row.state != (HaState::Available { failures: 0 }) {
+        if !is_judged && !contradicts && !is_old && watch.row.state != (HaState::Available { failures: 0 }) {
             self.ha_event(slot, &HaEvent::HealthPassed, &verdict.said, now, decision);
         }
     }
@@ -219,6 +221,7 @@ impl Rack {
     /// The BMC was read, whoever asked.
     pub(in crate::rack) fn watch_reading(&mut self, slot: usize, reading: Reading, begun: Duration, now: Now, decision: &mut Decision) {
         let rules = self.seen_rules(slot);
+        let is_outstanding = self.is_outstanding(slot, now);
         let Some(host) = self.host_mut(slot) else { return };
         let is_ours = host.operations.iter().any(Operation::is_ordered);
         let Some(watch) = host.watch.as_deref_mut() else { return };
@@ -236,7 +239,7 @@ impl Rack {
             Reading::Off | Reading::Transitioning => {}
         }
         let has_changed = before != (row.commanded_off, row.off_ordered, row.doubt);
-        let in_doubt = is_ours || waits(row.doubt) || row.commanded_off;
+        let in_doubt = is_ours || is_outstanding || row.commanded_off;
         let sight = if in_doubt || !watch.is_watched() {
             watch.seen.forget();
             Sight::Nothing
@@ -253,6 +256,7 @@ impl Rack {
         if has_changed {
             self.keep_row(slot, decision);
         }
+        self.fence_reading(slot, reading, begun, now, decision);
         self.off_sighted(slot, sight, now, decision);
         self.read_on(slot, reading, begun, now, decision);
         self.attend(slot, now, decision);
@@ -275,14 +279,10 @@ impl Rack {
         }
     }
 
-    /// On, or on its way, says that a host is not down.
+    /// On says that a host is not down.
     fn read_on(&mut self, slot: usize, reading: Reading, begun: Duration, now: Now, decision: &mut Decision) {
         let Some(watch) = self.watch_of(slot) else { return };
         match &watch.row.state {
-            HaState::Fencing(Fencing { way: Way::Proof, .. }) if reading != Reading::Off => {
-                let said = "its BMC reads On again: it was not off for good";
-                self.ha_event(slot, &HaEvent::Contradicted, said, now, decision);
-            }
             HaState::Fenced(Fenced { restarting, returned: false, released, .. })
                 if reading == Reading::On && begun >= watch.row.since.boottime =>
             {
@@ -324,8 +324,12 @@ impl Rack {
             _ => return,
         }
         watch.seen.forget();
+        let is_fencing = matches!(watch.row.state, HaState::Fencing(_));
         self.keep_row(slot, decision);
-        self.attend(slot, now, decision);
+        // Its fence is what ended the operation, and goes on by itself.
+        if !is_fencing {
+            self.attend(slot, now, decision);
+        }
     }
 
     // ---- what policies send ----

@@ -132,7 +132,7 @@ impl Rack {
     ) -> Option<Outcome> {
         match &command.verb {
             HaVerb::Fence { overrides } => return self.fence_ordered(slot, command, overrides, left, now, decision),
-            HaVerb::Plan => self.plan(slot, command.operation, now, decision),
+            HaVerb::Plan => self.plan(slot, &command.by, command.operation, now, decision),
             HaVerb::Confirm { force } => return Some(self.confirmed(slot, command, *force, now, decision)),
             HaVerb::Abort => {
                 let said = format!("{} ended its fence: {}", command.by, command.reason);
@@ -140,8 +140,8 @@ impl Rack {
             }
             HaVerb::Ack => return Some(did(self.acknowledged(slot, command, now, decision))),
             HaVerb::Release => return Some(did(self.released(slot, command, now, decision))),
-            HaVerb::ResetCounters => self.reset_counters(slot, now, decision),
-            HaVerb::EndCliff => self.end_cliff(now, decision),
+            HaVerb::ResetCounters => return Some(did(self.reset_counters(slot, now, decision))),
+            HaVerb::EndCliff => return Some(did(self.end_cliff(decision))),
         }
         Some(Outcome::Unchanged)
     }
@@ -172,7 +172,7 @@ impl Rack {
             return Some(Outcome::Refused(Refusal::HaDisabled));
         }
         self.keep_row(slot, decision);
-        self.begin_order(slot, &command.by, overrides, now, decision);
+        self.begin_order(slot, &command.by, overrides, decision);
         None
     }
 
