@@ -10,7 +10,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate, VerifierBuilderError, WebPkiClientVerifier};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 
 use crate::identity::Identity;
 
@@ -125,7 +125,7 @@ impl ServerCertVerifier for WitnessOf {
         verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)?;
         match identity(end_entity) {
             Ok(peer) if peer.identity.role == Role::Witness(self.host.clone()) => Ok(ServerCertVerified::assertion()),
-            _ => Err(CertificateError::NotValidForName.into()),
+            _ => Err(rustls::Error::General(format!("the certificate is not that of the witness of host {}", self.host))),
         }
     }
 

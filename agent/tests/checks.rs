@@ -212,7 +212,13 @@ fn http_answers() {
     });
     is_dead(&get(format!("http://{slow}/"), SHORT), "does not answer within");
     assert_eq!(get(format!("http://{slow}/"), LONG), Sign::Alive);
+    let forward = server(|mut stream| {
+        drop(stream.write_all(b"SSH-2.0-OpenSSH_9\r\n"));
+        sleep(LONG);
+    });
+    is_unknown(&get(format!("http://{forward}/"), LONG), "does not answer in HTTP");
     let endless = server(|mut stream| {
+        drop(stream.read(&mut [0; 4096]));
         stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
         while stream.write_all(&[b'x'; 65536]).is_ok() {}
     });
@@ -378,7 +384,7 @@ fn a_witness_speaks_for_its_host_alone() {
 
     // What answers must be h1's own witness, with a certificate of this site.
     let swapped = Host::start(&rig, &ca.witness("h2"), "h1", Config::default());
-    is_unknown(&rig.health(swapped.check(), LONG), "certificate not valid for name");
+    is_unknown(&rig.health(swapped.check(), LONG), "is not that of the witness of host");
     let agents = Host::start(&rig, &ca.agent("h1"), "h1", Config::default());
     is_unknown(&rig.health(agents.check(), LONG), "TLS failed");
     let foreign = Host::start(&rig, &Ca::new().witness("h1"), "h1", Config::default());
@@ -459,7 +465,7 @@ fn neighbours_tell_what_files_look_like() {
     let itself = Neighbour { host: "h1".parse().unwrap(), ..seeing.neighbour() };
     is_unknown(&ask(&["pool/a"], &[itself], LONG), "no neighbour to ask");
     let swapped = Neighbour { host: "h9".parse().unwrap(), ..seeing.neighbour() };
-    is_unknown(&ask(&["pool/a"], &[swapped], LONG), "certificate not valid for name");
+    is_unknown(&ask(&["pool/a"], &[swapped], LONG), "is not that of the witness of host");
     for escape in ["secret", "pool/../secret", "pool/link", "pool/../../../../../etc/passwd"] {
         is_unknown(&ask(&[escape], &[seeing.neighbour()], LONG), "does not lie in a folder that this witness may look into");
     }
@@ -495,6 +501,10 @@ fn a_witness_writes_its_heartbeat_and_tells_its_files() {
     };
     eventually("its file is told", || health().files == [path("own/disk")]);
     assert!(health().well);
+    let own = || rig.activity(ActivityCheck::Files { paths: Vec::new() }, LONG);
+    is_unknown(&own(), "has told of none");
+    assert_eq!(rig.health(host.check(), LONG), Sign::Alive);
+    assert!(matches!(own(), Sign::Stamps(stamps) if stamps[0].path == path("own/disk")), "what it told is looked at");
     let beat = || rig.activity(ActivityCheck::Heartbeat { path: path("beat") }, LONG);
     eventually("a heartbeat", || matches!(beat(), Sign::Stamps(_)));
     let first = beat();

@@ -182,6 +182,7 @@ async fn only_certificates_of_this_site_in_force_get_in() {
         ("no name", rig.client_tls(Some(rig.named(&[], true)))),
         ("two names", rig.client_tls(Some(rig.named(&[&rig::uri(&site("s1")), "picket://s1/agent/r08"], true)))),
         ("a name that is none", rig.client_tls(Some(rig.named(&["picket://s1/agent/r07#"], true)))),
+        ("a witness", rig.client_tls(Some(rig.named(&["picket://s1/witness/r07"], true)))),
         ("a server's certificate", rig.client_tls(Some(rig.named(&[&rig::uri(&site("s1"))], false)))),
     ];
     for (what, tls) in refused {

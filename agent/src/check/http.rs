@@ -87,7 +87,17 @@ where
     // Ends with this function, whatever becomes of it.
     let mut driver = JoinSet::new();
     driver.spawn(connection);
-    let response = sender.send_request(request).await.map_err(unanswered)?;
+    let response = match sender.send_request(request).await {
+        Ok(response) => response,
+        // The connection was over before it was asked anything; why, it knows itself.
+        Err(error) if error.is_canceled() => {
+            return Err(match driver.join_next().await {
+                Some(Ok(Err(error))) => explained(&error),
+                _ => explained(&error),
+            });
+        }
+        Err(error) => return Err(explained(&error)),
+    };
     let status = response.status();
     if most == 0 {
         return Ok((status, Bytes::new()));

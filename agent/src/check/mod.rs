@@ -11,6 +11,7 @@ mod http;
 mod icmp;
 mod reference;
 mod tcp;
+mod told;
 mod turn;
 mod witness;
 
@@ -24,6 +25,7 @@ use tokio::sync::{Semaphore, watch};
 use self::dial::Dialler;
 pub use self::exec::{Program, Programs, missing};
 pub use self::reference::Reference;
+use self::told::Told;
 use self::turn::Turn;
 use crate::clock;
 use crate::driver::process::Runner;
@@ -65,6 +67,7 @@ struct Shared {
     runner: Runner,
     any_server: Arc<rustls::ClientConfig>,
     witness: ToWitness,
+    told: Told,
 }
 
 impl Checks {
@@ -83,6 +86,7 @@ impl Checks {
             runner: Runner::new(tools.max_processes),
             any_server: http::any_server()?,
             witness: tools.witness,
+            told: Told::default(),
         };
         Ok(Self { shared: Arc::new(shared), handle })
     }
@@ -134,7 +138,10 @@ impl Shared {
                 let programs = Arc::clone(&self.programs.borrow());
                 exec::run(&self.runner, &programs, check, turn).await
             }
-            Check::Activity(ActivityCheck::Files { paths }) => files::look(&self.looker, paths.clone(), turn).await,
+            Check::Activity(ActivityCheck::Files { paths }) => {
+                let paths = self.told.or_told(paths, turn.job.host.as_ref())?;
+                files::look(&self.looker, paths, turn).await
+            }
             Check::Activity(ActivityCheck::Heartbeat { path }) => files::look(&self.looker, vec![path.clone()], turn).await,
             over_network => {
                 let _place = turn.within(self.connections.acquire()).await.ok_or_else(turn::crowded)?;
@@ -151,10 +158,11 @@ impl Shared {
             Check::Health(HealthCheck::Http { url }) => http::get(dialler, &self.any_server, url, turn).await,
             Check::Health(HealthCheck::Icmp { address }) => icmp::ping(dialler, address, turn).await,
             Check::Health(HealthCheck::Witness { address, port }) => {
-                witness::health(dialler, &self.witness, address, *port, turn).await
+                witness::health(dialler, &self.witness, address, *port, &self.told, turn).await
             }
             Check::Activity(ActivityCheck::Witness { paths, neighbours }) => {
-                witness::files(dialler, &self.witness, paths, neighbours, turn).await
+                let paths = self.told.or_told(paths, turn.job.host.as_ref())?;
+                witness::files(dialler, &self.witness, &paths, neighbours, turn).await
             }
             Check::Reference(address) => reference::reach(dialler, address, turn).await,
             Check::Health(HealthCheck::Exec { .. }) | Check::Activity(_) => Ok(Sign::CannotTell("no such check".into())),

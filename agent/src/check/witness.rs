@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 
 use super::dial::Dialler;
 use super::http::{exchange, request, secured};
+use super::told::Told;
 use super::turn::Turn;
 use crate::sign::witness::{FILES, FilesAsked, FilesSeen, HEALTH, Health, MOST_BYTES};
 use crate::sign::{Sign, Stamp};
@@ -34,6 +35,7 @@ pub(super) async fn health(
     tls: &ToWitness,
     address: &str,
     port: Option<u16>,
+    told: &Told,
     turn: &Turn<'_>,
 ) -> Result<Sign, Sign> {
     let host = turn.job.host.as_ref().ok_or_else(|| Sign::CannotTell("it is about no host".into()))?;
@@ -42,7 +44,10 @@ pub(super) async fn health(
     let health: Health = turn.within(call.ask("GET", HEALTH, Bytes::new(), turn)).await.unwrap_or_else(|| Err(silent()))?;
     match health {
         Health { host: of, .. } if of != *host => Err(Sign::CannotTell(format!("the witness at {address} speaks for {of}"))),
-        Health { well: true, .. } => Ok(Sign::Alive),
+        Health { well: true, files, .. } => {
+            told.keep(host, files);
+            Ok(Sign::Alive)
+        }
         Health { well: false, .. } => Ok(Sign::Dead("its witness says that it is not well".into())),
     }
 }

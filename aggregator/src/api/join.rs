@@ -1,7 +1,7 @@
-//! Making agents and consumers known: join tokens, the join itself, consumers' certificates. A join is anonymous: the proof
+//! Making agents, witnesses and consumers known: join tokens, the join itself, consumers' certificates. A join is anonymous: the proof
 //! counts, and one who has none learns nothing. Never logs a token, a proof or a key.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -24,9 +24,9 @@ use super::{Api, HoldsSecret, not_found};
 use crate::authorise::{Action, authorise};
 use crate::clock;
 use crate::fleet::classify::Right;
-use crate::fleet::view::JoinTokenRow;
+use crate::fleet::view::{JoinTokenRow, WitnessTokenRow};
 use crate::fleet::{Answer, Request, Terms};
-use crate::pki::{MAX_AGENT_DAYS, MAX_CONSUMER_DAYS, PkiError};
+use crate::pki::{MAX_AGENT_DAYS, MAX_CONSUMER_DAYS, MAX_WITNESS_DAYS, PkiError};
 
 /// How long a join token may be used unless asked otherwise, in seconds.
 const DEFAULT_TTL: u64 = 3600;
@@ -44,30 +44,40 @@ pub(super) async fn token(
         _ => return Err(ApiError::invalid("ttl", "use 60 to 604800 seconds")),
     };
     authorise(&api.context.view.load(), &who.principal, Action::Site(Right::Enrol))?;
-    if !api.view(&who).racks.contains_key(&body.rack) {
-        return Err(not_found("rack", &body.rack));
-    }
-    let agent = match body.agent {
-        Some(agent) => agent,
-        None => body.rack.as_str().parse().map_err(|_| ApiError::Internal)?,
-    };
-    let row = JoinTokenRow {
-        id: random_hex::<8>()?,
-        secret: random_hex::<32>()?,
-        agent: agent.clone(),
-        rack: body.rack,
-        expires_at: clock::now().after(Duration::from_secs(ttl)).wall,
-        used: None,
-    };
-    let expires_at = row.expires_at;
+    let (id, secret) = (random_hex::<8>()?, random_hex::<32>()?);
+    let expires_at = clock::now().after(Duration::from_secs(ttl)).wall;
     let token = Token {
         ca_hash: api.authority.ca_spki_sha256(),
-        id: row.id.clone(),
-        secret: Secret::new(row.secret.clone()),
+        id: id.clone(),
+        secret: Secret::new(secret.clone()),
         api: api.context.advertised_api.to_string(),
     }
     .to_string();
-    api.change(&who, Request::AddJoinToken(row)).await?;
+    let (agent, request) = match (body.rack, body.host) {
+        (Some(rack), None) => {
+            if !api.view(&who).racks.contains_key(&rack) {
+                return Err(not_found("rack", &rack));
+            }
+            let agent = match body.agent {
+                Some(agent) => agent,
+                None => rack.as_str().parse().map_err(|_| ApiError::Internal)?,
+            };
+            let row = JoinTokenRow { id, secret, agent: agent.clone(), rack, expires_at, used: None };
+            (agent, Request::AddJoinToken(row))
+        }
+        (None, Some(host)) => {
+            if !api.view(&who).hosts.contains_key(&host) {
+                return Err(not_found("host", &host));
+            }
+            if body.agent.is_some() {
+                return Err(ApiError::invalid("agent", "a witness goes by its host's id; leave this out"));
+            }
+            let agent = host.as_str().parse().map_err(|_| ApiError::Internal)?;
+            (agent, Request::AddWitnessToken(WitnessTokenRow { id, secret, host, expires_at, used: None }))
+        }
+        _ => return Err(ApiError::invalid("rack", "give either the rack that an agent will guard, or the host of a witness")),
+    };
+    api.change(&who, request).await?;
     let command = format!("picket-agent join {token}");
     Ok((StatusCode::CREATED, Extension(HoldsSecret), Shown(JoinToken { agent, token, command, expires_at })))
 }
@@ -90,41 +100,68 @@ pub(super) async fn join(
     Json(body): Json<JoinRequest>,
 ) -> Result<Shown<JoinResponse>, ApiError> {
     let now = clock::now();
-    let row = api.context.view.load().join_tokens.get(body.token_id.as_str()).cloned().ok_or(ApiError::JoinRefused)?;
-    let secret = Secret::new(row.secret.clone());
+    let row = Known::find(&api, &body.token_id).ok_or(ApiError::JoinRefused)?;
+    let secret = row.secret();
     let ca_hash = api.authority.ca_spki_sha256();
     if !verify(&secret, "request", &[&ca_hash, &body.token_id, &body.csr, &body.sealing_key], &body.proof) {
-        tracing::warn!(token_id = %row.id, "join with a wrong proof");
+        tracing::warn!(token_id = %body.token_id, "join with a wrong proof");
         return Err(ApiError::JoinRefused);
     }
     // Only now: else anybody could use up what those with a token need. Refusing costs no more than a hash.
     if !api.limits.joins.lock().unwrap_or_else(PoisonError::into_inner).take(now.boottime) {
         return Err(ApiError::TooMany(1));
     }
-    trail.by_join(&row.id);
+    trail.by_join(&body.token_id);
     let (agent, certificate) = joined(&api, &trail, &row, &body, now).await?;
     answer(&api, &secret, &ca_hash, &body.token_id, agent, certificate).map(Shown)
 }
 
-async fn joined(api: &Api, trail: &Trail, row: &JoinTokenRow, body: &JoinRequest, now: Now) -> Result<(AgentId, String), ApiError> {
-    let mut key = [0; 32];
-    hex::decode_to_slice(&body.sealing_key, &mut key).map_err(|_| ApiError::invalid("sealing_key", "not 64 hex digits"))?;
-    let signed = api.authority.sign_agent(&body.csr, &row.agent, now, MAX_AGENT_DAYS);
-    let (certificate, public_key) = signed.map_err(|error| match error {
-        PkiError::Request(why) => ApiError::invalid("csr", why),
-        error => broken("certificate not signed", &error),
-    })?;
-    let request = Request::Join {
-        token_id: body.token_id.clone(),
-        csr: body.csr.clone(),
-        certificate,
-        public_key,
-        sealing_key: SealingKey(key),
-    };
+/// A token that the fleet knows, and whom it is for.
+enum Known {
+    Agent(Arc<JoinTokenRow>),
+    Witness(Arc<WitnessTokenRow>),
+}
+
+impl Known {
+    fn find(api: &Api, id: &str) -> Option<Self> {
+        let view = api.context.view.load();
+        let agent = view.join_tokens.get(id).cloned().map(Self::Agent);
+        agent.or_else(|| view.witness_tokens.get(id).cloned().map(Self::Witness))
+    }
+
+    fn secret(&self) -> Secret<String> {
+        Secret::new(match self {
+            Self::Agent(row) => row.secret.clone(),
+            Self::Witness(row) => row.secret.clone(),
+        })
+    }
+
+    /// What the fleet is asked, with a certificate made for that one.
+    fn request(&self, api: &Api, body: &JoinRequest, now: Now) -> Result<Request, ApiError> {
+        let mut key = [0; 32];
+        hex::decode_to_slice(&body.sealing_key, &mut key).map_err(|_| ApiError::invalid("sealing_key", "not 64 hex digits"))?;
+        let signed = match self {
+            Self::Agent(row) => api.authority.sign_agent(&body.csr, &row.agent, now, MAX_AGENT_DAYS),
+            Self::Witness(row) => api.authority.sign_witness(&body.csr, &row.host, now, MAX_WITNESS_DAYS),
+        };
+        let (certificate, public_key) = signed.map_err(|error| match error {
+            PkiError::Request(why) => ApiError::invalid("csr", why),
+            error => broken("certificate not signed", &error),
+        })?;
+        let (token_id, csr) = (body.token_id.clone(), body.csr.clone());
+        Ok(match self {
+            Self::Agent(_) => Request::Join { token_id, csr, certificate, public_key, sealing_key: SealingKey(key) },
+            Self::Witness(_) => Request::JoinWitness { token_id, csr, certificate, public_key },
+        })
+    }
+}
+
+async fn joined(api: &Api, trail: &Trail, row: &Known, body: &JoinRequest, now: Now) -> Result<(AgentId, String), ApiError> {
+    let request = row.request(api, body, now)?;
     // Proven by the token, not by a principal: this does not pass through `authorise`.
     let (audit, _) = trail.asks(&request);
     let terms = Terms { audit: Some(audit), ..Terms::default() };
-    match api.context.asker.ask(&format!("join:{}", row.id), request, terms).await? {
+    match api.context.asker.ask(&format!("join:{}", body.token_id), request, terms).await? {
         Answer::Joined { agent, certificate } => {
             trail.recorded();
             Ok((agent, certificate))

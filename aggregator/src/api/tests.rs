@@ -367,6 +367,10 @@ async fn bad_input_is_named_and_changes_nothing() {
         (&post, "/v1/hosts/h1/power", &format!(r#"{{"operation":"on","reason":"{long}"}}"#), 400, "invalid-value", "reason:"),
         (&post, "/v1/agents/tokens", r#"{"rack":"r9"}"#, 404, "not-found", "rack"),
         (&post, "/v1/agents/tokens", r#"{"rack":"r1","ttl":5}"#, 400, "invalid-value", "ttl:"),
+        (&post, "/v1/agents/tokens", r#"{"host":"h99"}"#, 404, "not-found", "host"),
+        (&post, "/v1/agents/tokens", r#"{"host":"h1","rack":"r1"}"#, 400, "invalid-value", "rack:"),
+        (&post, "/v1/agents/tokens", r#"{"host":"h1","agent":"a"}"#, 400, "invalid-value", "agent:"),
+        (&post, "/v1/agents/tokens", "{}", 400, "invalid-value", "rack:"),
         (&post, "/v1/consumers", r#"{"name":"n","days":0}"#, 400, "invalid-value", "days:"),
         (&post, "/v1/consumers", r#"{"name":"a/b"}"#, 400, "invalid-value", "name:"),
         (&post, "/v1/agents/join", r#"{"token_id":"aa","csr":"","sealing_key":"","proof":""}"#, 403, "join-refused", "token"),
@@ -635,6 +639,30 @@ async fn an_agent_joins_with_a_proof() {
     assert!(certificate.starts_with("-----BEGIN CERTIFICATE") && public_key.len() == 64);
     rig.will_answer(Err(Rejection::TokenUsed));
     assert_eq!(problem(join(body(&csr, &proof(&csr))).await).await.code, "token-used");
+}
+
+#[tokio::test]
+async fn a_witness_joins_as_agents_do() {
+    let rig = Rig::new().await;
+    let response = rig.send(Method::POST, "/v1/agents/tokens", r#"{"host":"h1"}"#).await;
+    assert_eq!(response.status(), 201);
+    let shown: picket_common::api::JoinToken = response.json().await.unwrap();
+    assert_eq!(shown.agent.as_str(), "h1");
+    let token: picket_common::join::JoinToken = shown.token.parse().unwrap();
+    let (_, Asked::AddWitnessToken(row)) = rig.last_asked() else { panic!("not a token") };
+    rig.change_view(|view| drop(view.witness_tokens.insert(row.id.as_str().into(), Arc::new(row.clone()))));
+    let key = rcgen::KeyPair::generate().unwrap();
+    let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+    let sealing_key = hex::encode([5; 32]);
+    let proof = picket_common::join::proof(&token.secret, "request", &[&token.ca_hash, &token.id, &csr, &sealing_key]);
+    let body = json!({"token_id": token.id, "csr": csr, "sealing_key": sealing_key, "proof": proof}).to_string();
+    rig.will_answer(Ok(Answer::Joined { agent: "h1".parse().unwrap(), certificate: "CERT".into() }));
+    let response = rig.client.post(format!("{}/v1/agents/join", rig.url)).body(body).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    let (_, Asked::JoinWitness { certificate, .. }) = rig.last_asked() else { panic!("not a join") };
+    let certificate = <rustls::pki_types::CertificateDer as rustls::pki_types::pem::PemObject>::from_pem_slice(certificate.as_bytes()).unwrap();
+    let role = picket_common::certificate::identity(&certificate).unwrap().identity.role;
+    assert_eq!(role, picket_common::certificate::Role::Witness("h1".parse().unwrap()));
 }
 
 #[tokio::test]

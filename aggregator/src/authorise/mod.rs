@@ -377,6 +377,7 @@ pub fn visible(view: &View, scope: &Scope) -> View {
         alerts: kept(&view.alerts, |_, alert| reach.sees(&place_of(alert))),
         silences: kept(&view.silences, |_, row| reach.sees_silence(row)),
         join_tokens: OrdMap::new(),
+        witness_tokens: OrdMap::new(),
         api_tokens: OrdMap::new(),
         pending: kept(&view.pending, |id, _| hosts.contains_key(id)),
         facts: kept(&view.facts, |id, _| hosts.contains_key(id)),

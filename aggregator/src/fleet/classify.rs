@@ -137,6 +137,8 @@ pub fn classify(request: &Request) -> Class<'_> {
         Request::PatchSettings(_) => row(Right::Configure, Target::Settings, Deed::Change),
         Request::CancelOperation(id) => row(Right::Operate, Target::Operation(id), Deed::Act),
         Request::AddJoinToken(_) => row(Right::Enrol, Target::Site, Deed::ActOnce),
+        Request::AddWitnessToken(_) => row(Right::Enrol, Target::Site, Deed::ActOnce),
+        Request::JoinWitness { .. } => row(Right::Join, Target::Site, Deed::Act),
         Request::Join { .. } => row(Right::Join, Target::Site, Deed::Act),
         Request::AddApiToken(token) => row(Right::Grant, Target::Token(token_id(&token.hash)), Deed::ActOnce),
         Request::RemoveApiToken(id) => row(Right::Grant, Target::Token(id), Deed::Change),

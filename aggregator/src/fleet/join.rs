@@ -14,7 +14,7 @@ use super::view::{AgentRow, JoinTokenRow, Row, RowKey};
 use super::{Fleet, Record};
 
 /// Most join tokens: each is a row that every start reads. Above the racks of the largest site.
-const MAX_JOIN_TOKENS: usize = 10_000;
+pub(super) const MAX_JOIN_TOKENS: usize = 10_000;
 
 /// A join, as the API hands it in.
 #[derive(Debug)]

@@ -42,6 +42,7 @@ mod terms;
 pub(crate) mod testing;
 mod tokens;
 pub mod view;
+mod witness;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -351,6 +352,8 @@ impl Fleet {
             Request::PatchSettings(patch) => self.patch_settings(patch, now),
             Request::CancelOperation(id) => self.cancel(id, now),
             Request::AddJoinToken(row) => self.add_join_token(row, now),
+            Request::AddWitnessToken(row) => self.add_witness_token(row, now),
+            Request::JoinWitness { token_id, csr, certificate, .. } => self.join_witness(&token_id, csr, certificate, now),
             Request::Join { token_id, csr, certificate, public_key, sealing_key } => {
                 self.join(join::Joining { token_id, csr, certificate, public_key, sealing_key }, now)
             }

@@ -73,6 +73,7 @@ impl Fleet {
             Row::Rack(row) => drop(view.racks.insert(row.id.clone(), Arc::new(row))),
             Row::Agent(row) => drop(view.agents.insert(row.id.clone(), Arc::new(row))),
             Row::JoinToken(row) => drop(view.join_tokens.insert(row.id.as_str().into(), Arc::new(row))),
+            Row::WitnessToken(row) => drop(view.witness_tokens.insert(row.id.as_str().into(), Arc::new(row))),
             Row::ApiToken(row) => drop(view.api_tokens.insert(row.hash.as_str().into(), Arc::new(row))),
             Row::Host(row) => {
                 self.index_host(&row);

@@ -110,6 +110,19 @@ pub enum Request {
     CancelOperation(OperationId),
     /// Keep a join token.
     AddJoinToken(super::view::JoinTokenRow),
+    /// Keep a token of a host's witness.
+    AddWitnessToken(super::view::WitnessTokenRow),
+    /// A witness joined: the API has verified the proof and signed the certificate.
+    JoinWitness {
+        /// Which token.
+        token_id: String,
+        /// The request's CSR, to answer the same one again.
+        csr: String,
+        /// The certificate made for it, PEM.
+        certificate: String,
+        /// SHA-256 of its public key, hex.
+        public_key: String,
+    },
     /// An agent joined: the API has verified the proof and signed the certificate.
     Join {
         /// Which token.
@@ -169,6 +182,8 @@ impl Request {
             | Self::PatchSettings(_)
             | Self::CancelOperation(_)
             | Self::AddJoinToken(_)
+            | Self::AddWitnessToken(_)
+            | Self::JoinWitness { .. }
             | Self::Join { .. }
             | Self::AddApiToken(_)
             | Self::RemoveApiToken(_)
@@ -449,7 +464,7 @@ pub enum Answer {
         /// How many were changed meanwhile.
         skipped: u64,
     },
-    /// Joined: the certificate to hand out (the earlier one for a repeated request), PEM.
+    /// Joined: the certificate to hand out (the earlier one for a repeated request), PEM. A witness goes by its host's id.
     Joined {
         /// Which agent.
         agent: AgentId,

@@ -352,6 +352,7 @@ impl Fleet {
         self.resolve_all(&row, now);
         self.concern_ha(&row);
         self.forget_ha(&Gate::Host(id.clone()));
+        self.forget_witness(id);
         if let Some(agent) = self.view.agent_of(&row).map(|agent| agent.id.clone()) {
             self.edit_presence(&agent, |presence| {
                 presence.overdue.remove(id);

@@ -109,7 +109,8 @@ pub fn summary(request: &Request) -> Option<String> {
         Request::Reseal(_, _, items) => words.word("passwords", items.len()),
         Request::PatchSettings(patch) => settings(words, patch),
         Request::AddJoinToken(row) => words.word("agent", &row.agent).word("rack", &row.rack).word("expires_at", row.expires_at),
-        Request::Join { public_key, .. } => words.word("public_key", public_key),
+        Request::AddWitnessToken(row) => words.word("witness", &row.host).word("expires_at", row.expires_at),
+        Request::Join { public_key, .. } | Request::JoinWitness { public_key, .. } => words.word("public_key", public_key),
         Request::AddApiToken(row) => {
             let scope = serde_json::to_string(&row.scope).unwrap_or_default();
             let role = crate::authorise::role_name(row.role);

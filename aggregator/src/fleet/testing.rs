@@ -275,6 +275,7 @@ impl World {
         assert_eq!(was.power, is.power);
         assert_eq!(was.agents, is.agents);
         assert_eq!(was.join_tokens, is.join_tokens);
+        assert_eq!(was.witness_tokens, is.witness_tokens);
         assert_eq!(was.operations, is.operations);
         assert_eq!(was.pending, is.pending);
         assert_eq!(was.facts, is.facts);

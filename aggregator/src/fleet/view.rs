@@ -40,6 +40,8 @@ pub struct View {
     pub presence: OrdMap<AgentId, Arc<Presence>>,
     /// Join tokens by id.
     pub join_tokens: OrdMap<Arc<str>, Arc<JoinTokenRow>>,
+    /// Tokens of witnesses by id.
+    pub witness_tokens: OrdMap<Arc<str>, Arc<WitnessTokenRow>>,
     /// API tokens by hash (SHA-256, hex).
     pub api_tokens: OrdMap<Arc<str>, Arc<ApiTokenRow>>,
     /// Operations that are not done, and the last ones that are.
@@ -144,6 +146,7 @@ pub enum Row {
     Outbox(OutboxRow),
     Ha(HaRow),
     Reported(ReportedRow),
+    WitnessToken(WitnessTokenRow),
 }
 
 /// Names a row.
@@ -168,6 +171,7 @@ pub enum RowKey {
     Outbox(String),
     Ha(Gate),
     Reported(HostId),
+    WitnessToken(String),
 }
 
 impl Row {
@@ -182,6 +186,7 @@ impl Row {
             Self::Power(row) => RowKey::Power(row.host.clone()),
             Self::Agent(row) => RowKey::Agent(row.id.clone()),
             Self::JoinToken(row) => RowKey::JoinToken(row.id.clone()),
+            Self::WitnessToken(row) => RowKey::WitnessToken(row.id.clone()),
             Self::ApiToken(row) => RowKey::ApiToken(row.hash.clone()),
             Self::Operation(row) => RowKey::Operation(row.id),
             Self::Alert(row) => RowKey::Alert(row.id.clone()),
@@ -416,6 +421,27 @@ pub struct JoinTokenRow {
 impl std::fmt::Debug for JoinTokenRow {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("JoinTokenRow").field("id", &self.id).field("agent", &self.agent).finish_non_exhaustive()
+    }
+}
+
+/// A token for a host's witness. Its secret is needed to check the proof, so it is kept until it is used or expired.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WitnessTokenRow {
+    /// Id part of the token.
+    pub id: String,
+    /// Secret part, hex.
+    pub secret: String,
+    /// The host it is for.
+    pub host: HostId,
+    /// Not usable after this.
+    pub expires_at: Timestamp,
+    /// The request that used it and the certificate that was the answer: the same request gets the same answer.
+    pub used: Option<(String, String)>,
+}
+
+impl std::fmt::Debug for WitnessTokenRow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WitnessTokenRow").field("id", &self.id).field("host", &self.host).finish_non_exhaustive()
     }
 }
 

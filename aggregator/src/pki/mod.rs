@@ -1,6 +1,6 @@
 //! The site's certificate authority: who is who on Picket's sockets, and the keys the aggregator signs and seals with.
 //!
-//! Identity is one URI name in the certificate, `picket://<site>/agent/<id>` or `picket://<site>/consumer/<id>`; the common
+//! Identity is one URI name in the certificate, `picket://<site>/agent/<id>`, `…/consumer/<id>` or `…/witness/<id>`; the common
 //! name is for people and is never read. The authority never keeps the recovery key's private half, and takes nothing from a
 //! request for a certificate but its key.
 
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use picket_common::certificate;
 use picket_common::clock::Now;
-use picket_common::id::{AgentId, ConsumerId, SiteId};
+use picket_common::id::{AgentId, ConsumerId, HostId, SiteId};
 use picket_common::seal::{self, SealingKey};
 use picket_common::secret::Secret;
 use picket_common::wire::codec::SigningKey;
@@ -34,6 +34,8 @@ pub use tls::{GateTls, TlsMaterial};
 
 /// Longest life of an agent's certificate, in days; it is renewed at two thirds.
 pub const MAX_AGENT_DAYS: u16 = 30;
+/// Longest life of a witness's certificate, in days: nobody renews it by itself.
+pub const MAX_WITNESS_DAYS: u16 = 825;
 /// Longest life of a consumer's certificate, in days: nobody renews it by itself.
 pub const MAX_CONSUMER_DAYS: u16 = 825;
 
@@ -268,10 +270,22 @@ impl Authority {
     /// # Errors
     /// [`PkiError::Request`]; failures of the crypto library.
     pub fn sign_agent(&self, csr_pem: &str, agent: &AgentId, now: Now, days: u16) -> Result<(String, String), PkiError> {
+        self.sign(csr_pem, &Role::Agent(agent.clone()), now, days.min(MAX_AGENT_DAYS))
+    }
+
+    /// As [`Authority::sign_agent`], for the witness of `host`: a server's certificate, good for no client. `days` is cut to
+    /// [`MAX_WITNESS_DAYS`].
+    ///
+    /// # Errors
+    /// [`PkiError::Request`]; failures of the crypto library.
+    pub fn sign_witness(&self, csr_pem: &str, host: &HostId, now: Now, days: u16) -> Result<(String, String), PkiError> {
+        self.sign(csr_pem, &Role::Witness(host.clone()), now, days.min(MAX_WITNESS_DAYS))
+    }
+
+    fn sign(&self, csr_pem: &str, role: &Role, now: Now, days: u16) -> Result<(String, String), PkiError> {
         let spki = requested_key(csr_pem)?;
         let key = SubjectPublicKeyInfo::from_der(&spki).map_err(|_| PkiError::Request("its key is of a kind not taken here"))?;
-        let params = client_params(&Role::Agent(agent.clone()), &self.site, now, days.min(MAX_AGENT_DAYS))?;
-        let certificate = params.signed_by(&key, &self.issuer()?)?;
+        let certificate = role_params(role, &self.site, now, days)?.signed_by(&key, &self.issuer()?)?;
         Ok((certificate.pem(), spki_sha256(&spki)))
     }
 
@@ -282,7 +296,7 @@ impl Authority {
     /// Failures of the crypto library.
     pub fn issue_consumer(&self, consumer: &ConsumerId, now: Now, days: u16) -> Result<(String, Zeroizing<String>), PkiError> {
         let key = KeyPair::generate()?;
-        let params = client_params(&Role::Consumer(consumer.clone()), &self.site, now, days.min(MAX_CONSUMER_DAYS))?;
+        let params = role_params(&Role::Consumer(consumer.clone()), &self.site, now, days.min(MAX_CONSUMER_DAYS))?;
         let certificate: Certificate = params.signed_by(&key, &self.issuer()?)?;
         Ok((certificate.pem(), Zeroizing::new(key.serialize_pem())))
     }
@@ -367,12 +381,15 @@ fn server_params(names: &[String], now: Now) -> Result<CertificateParams, PkiErr
     Ok(params)
 }
 
-fn client_params(role: &Role, site: &SiteId, now: Now, days: u16) -> Result<CertificateParams, PkiError> {
+fn role_params(role: &Role, site: &SiteId, now: Now, days: u16) -> Result<CertificateParams, PkiError> {
     let mut params = params(&role.to_string(), now, days)?;
     let uri = certificate::uri(site, role);
     params.subject_alt_names = vec![SanType::URI(uri.as_str().try_into().map_err(|_| PkiError::Name(uri.clone()))?)];
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params.extended_key_usages = match role {
+        Role::Agent(_) | Role::Consumer(_) => vec![ExtendedKeyUsagePurpose::ClientAuth],
+        Role::Witness(_) => vec![ExtendedKeyUsagePurpose::ServerAuth],
+    };
     params.use_authority_key_identifier_extension = true;
     Ok(params)
 }

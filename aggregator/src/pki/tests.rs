@@ -118,6 +118,25 @@ fn an_agent_gets_its_own_name_and_nothing_it_asked_for() {
 }
 
 #[test]
+fn a_witness_gets_a_servers_certificate() {
+    let (_dir, authority) = authority();
+    let host = "h1".parse().unwrap();
+    let key = KeyPair::generate().unwrap();
+    let (pem, _) = authority.sign_witness(&csr(&key).pem().unwrap(), &host, clock::now(), 9999).unwrap();
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+    assert_eq!(identity(&der).unwrap().identity, Identity { site: site(), role: Role::Witness(host) });
+    parsed(&pem, |certificate| {
+        // No name of a machine: it cannot pass for the aggregator.
+        let names = &certificate.subject_alternative_name().unwrap().unwrap().value.general_names;
+        assert_eq!(names.len(), 1, "{names:?}");
+        let usage = certificate.extended_key_usage().unwrap().unwrap().value;
+        assert!(usage.server_auth && !usage.client_auth && !usage.any);
+        let days = (certificate.validity().not_after.timestamp() - clock::now().wall.as_second()) / 86_400;
+        assert!((i64::from(MAX_WITNESS_DAYS) - days) <= 1);
+    });
+}
+
+#[test]
 fn requests_without_proof_are_refused() {
     let (_dir, authority) = authority();
     let agent = "r07".parse().unwrap();

@@ -93,6 +93,7 @@ fn place(key: &RowKey) -> (&'static str, String) {
         RowKey::Power(id) => ("power", id.to_string()),
         RowKey::Agent(id) => ("agent", id.to_string()),
         RowKey::JoinToken(id) => ("join-token", id.clone()),
+        RowKey::WitnessToken(id) => ("witness-token", id.clone()),
         RowKey::ApiToken(hash) => ("api-token", hash.clone()),
         RowKey::Operation(id) => ("operation", id.to_string()),
         RowKey::Alert(id) => ("alert", id.clone()),

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{AgentId, RackId};
+use crate::id::{AgentId, HostId, RackId};
 
 /// `GET /v1/agents/{a}` and the retained `picket/v1/agent/{a}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,8 +31,12 @@ pub struct Agent {
 #[serde(deny_unknown_fields)]
 pub struct JoinTokenRequest {
     /// The rack the agent will guard.
-    pub rack: RackId,
-    /// Agent id; absent = the rack's name.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rack: Option<RackId>,
+    /// In place of a rack: the host whose witness it will be.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub host: Option<HostId>,
+    /// Agent id; absent = the rack's name. Not for a witness, which goes by its host's.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub agent: Option<AgentId>,
     /// How long it may be used, in seconds (60 – 604800); absent = one hour.
@@ -43,11 +47,11 @@ pub struct JoinTokenRequest {
 /// A join token: shown once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinToken {
-    /// Agent id it is for.
+    /// Agent id it is for; for a witness its host's id.
     pub agent: AgentId,
     /// `pkj1.<sha256 of the CA key>.<id>.<secret>@host:port`.
     pub token: String,
-    /// The line to paste on the rack controller.
+    /// The line to paste on the rack controller, or on the host.
     pub command: String,
     /// Not usable after this.
     pub expires_at: Timestamp,
@@ -70,7 +74,7 @@ pub struct JoinRequest {
 /// Answer to a join.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinResponse {
-    /// Agent id.
+    /// Agent id; a witness's is its host's. Which of the two it is, the certificate says.
     pub agent: AgentId,
     /// Site id.
     pub site: String,

@@ -175,12 +175,12 @@ pub enum HealthCheck {
 pub enum ActivityCheck {
     /// Files of its own that the agent can see.
     Files {
-        /// Absolute paths.
+        /// Absolute paths; none = what the host's own witness told while it was well.
         paths: Vec<String>,
     },
     /// Files of its own that the witnesses of its neighbours can see.
     Witness {
-        /// Absolute paths.
+        /// Absolute paths; none = what the host's own witness told while it was well.
         paths: Vec<String>,
         /// Whom to ask; absent = chosen by the aggregator.
         #[serde(default)]

@@ -40,15 +40,16 @@ pub async fn agents(client: &Client, out: &Output, command: AgentCommand) -> End
     match command {
         AgentCommand::List => out.list(&client.all("/v1/agents", &[], usize::MAX).await?, AGENTS, "id")?,
         AgentCommand::Show { id } => out.one(&client.one(&format!("/v1/agents/{id}")).await?, AGENTS, "id")?,
-        AgentCommand::Token { rack, zone, agent, ttl } => {
-            if let Some(zone) = zone {
-                make_rack(client, &rack, &zone).await?;
+        AgentCommand::Token { rack, host, zone, agent, ttl } => {
+            if let (Some(rack), Some(zone)) = (&rack, zone) {
+                make_rack(client, rack, &zone).await?;
             }
-            let body = without_null(json!({"rack": rack, "agent": agent, "ttl": ttl}));
+            let body = without_null(json!({"rack": rack, "host": host, "agent": agent, "ttl": ttl}));
             let made = client.json(Method::POST, "/v1/agents/tokens", Some(&body)).await?;
             if out.is_table() {
                 let token: JoinToken = typed(made)?;
-                eprintln!("Paste this on the rack's controller before {} (it works once):", sight::seconds(token.expires_at));
+                let place = host.map_or_else(|| "the rack's controller".to_owned(), |host| format!("host {host}"));
+                eprintln!("Paste this on {place} before {} (it works once):", sight::seconds(token.expires_at));
                 print(&format!("{}\n", token.command))?;
             } else {
                 out.one(&made, TOKENS, "token")?;

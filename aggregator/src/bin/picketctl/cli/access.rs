@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use picket_common::id::{AgentId, ClusterId, ConsumerId, RackId, ZoneId};
+use picket_common::id::{AgentId, ClusterId, ConsumerId, HostId, RackId, ZoneId};
 
 use super::seconds;
 
@@ -47,11 +47,14 @@ pub enum AgentCommand {
     List,
     /// Show an agent.
     Show { id: AgentId },
-    /// Make the line that joins an agent: to paste on a rack controller.
+    /// Make the line that joins an agent, to paste on a rack controller; or a host's witness, to paste on the host.
     Token {
         /// The rack it will guard.
-        #[arg(long)]
-        rack: RackId,
+        #[arg(long, required_unless_present = "host")]
+        rack: Option<RackId>,
+        /// The host whose witness it will be, in place of a rack.
+        #[arg(long, conflicts_with_all = ["rack", "zone", "agent"])]
+        host: Option<HostId>,
         /// Make the rack in this zone if it is new.
         #[arg(long)]
         zone: Option<ZoneId>,
