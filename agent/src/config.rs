@@ -158,7 +158,10 @@ mod tests {
         check("allowed_bmc_networks = [\"10.0.0.0/99\"]", "agent.toml:1:");
         check("max_processes = 3", "agent.toml:1: max_processes is 3; use 4 to 1024");
         check("[ipmitool]\npth = \"x\"", "agent.toml:2: unknown key `pth`; did you mean `path`?");
-        check("reference_addresses = [\"gw\"]", "agent.toml:1: reference address \"gw\" is neither tcp://HOST:PORT nor an IP address");
+        check(
+            "reference_addresses = [\"gw\"]",
+            "agent.toml:1: reference address \"gw\" is neither tcp://HOST:PORT nor an IP address",
+        );
         check("[check.a]\nprogram = \"x\"\nargs = [\"{ip}\"]", "there is one placeholder, {host}");
         check("[witness]\nallowed_paths = [\"srv\"]", "agent.toml:2: \"srv\" is not an absolute path without `..`");
         check("[witness]\nheartbeat = { path = \"/x\", interval = 0 }", "agent.toml:2: interval is 0; use 1 to 60 seconds");
@@ -173,7 +176,9 @@ mod tests {
         let shown: String = include_str!("../../packaging/agent.toml")
             .lines()
             .filter_map(|line| line.strip_prefix("#   ").or_else(|| line.strip_prefix("# ")))
-            .filter(|line| line.contains(" = ") || line.starts_with("[exec.") || line.starts_with("[check.") || *line == "[witness]")
+            .filter(|line| {
+                line.contains(" = ") || line.starts_with("[exec.") || line.starts_with("[check.") || *line == "[witness]"
+            })
             .map(|line| format!("{line}\n"))
             .collect();
         let config = parse::<Config>("agent.toml", &shown).unwrap();

@@ -284,7 +284,12 @@ mod tests {
         let first = looker.look(vec![path("a"), path("gone")]).await.unwrap();
         assert_eq!(first.iter().map(|stamp| (stamp.path.clone(), stamp.length)).collect::<Vec<_>>(), [(path("a"), 3)]);
         assert_eq!(looker.look(vec![path("a")]).await.unwrap(), first);
-        std::fs::File::options().write(true).open(path("a")).unwrap().set_modified(std::time::UNIX_EPOCH + Duration::new(7, 9)).unwrap();
+        std::fs::File::options()
+            .write(true)
+            .open(path("a"))
+            .unwrap()
+            .set_modified(std::time::UNIX_EPOCH + Duration::new(7, 9))
+            .unwrap();
         assert_eq!(looker.look(vec![path("a")]).await.unwrap()[0].modified, 7_000_000_009);
         assert!(matches!(looker.look(vec!["a".into()]).await, Err(Unseen::Relative(_))));
         let error = looker.look(vec![path("a"), path("unmounted/x")]).await.unwrap_err();
@@ -310,7 +315,17 @@ mod tests {
             assert_eq!(looker.look(vec![path(good)]).await.unwrap().len(), 1, "{good}");
         }
         assert_eq!(looker.look(vec![path("open/gone")]).await, Ok(vec![]));
-        for bad in ["secret/d", "secret/gone", "opener/c", "open/../secret/d", "open/sub/../a", "open/out/d", "open/out/gone", "open/direct", "alias/a"] {
+        for bad in [
+            "secret/d",
+            "secret/gone",
+            "opener/c",
+            "open/../secret/d",
+            "open/sub/../a",
+            "open/out/d",
+            "open/out/gone",
+            "open/direct",
+            "alias/a",
+        ] {
             assert_eq!(looker.look(vec![path("open/a"), path(bad)]).await, Err(Unseen::Forbidden(path(bad))), "{bad}");
         }
         let through_a_link = Looker::within(vec![path("alias")]);

@@ -312,7 +312,11 @@ fn each_job_is_answered_once_and_in_time() {
     assert!(clock::boottime() - begun < SHORT * 4);
     let dead = answers.values().filter(|sign| matches!(sign, Sign::Dead(_))).count();
     assert!((1..=512).contains(&dead), "{dead}");
-    assert!(answers.values().all(|sign| matches!(sign, Sign::Dead(_)) || matches!(sign, Sign::CannotTell(why) if why.contains("too many checks"))));
+    assert!(
+        answers
+            .values()
+            .all(|sign| matches!(sign, Sign::Dead(_)) || matches!(sign, Sign::CannotTell(why) if why.contains("too many checks")))
+    );
     assert_eq!(rig.health(tcp(server(drop)), LONG), Sign::Alive);
 }
 
@@ -394,7 +398,10 @@ fn a_witness_speaks_for_its_host_alone() {
 
     is_dead(&rig.health(HealthCheck::Witness { address: "127.0.0.1".into(), port: Some(refusing().port()) }, LONG), "refused");
     let hung = server(|_stream| sleep(LONG));
-    is_dead(&rig.health(HealthCheck::Witness { address: "127.0.0.1".into(), port: Some(hung.port()) }, SHORT), "does not answer within");
+    is_dead(
+        &rig.health(HealthCheck::Witness { address: "127.0.0.1".into(), port: Some(hung.port()) }, SHORT),
+        "does not answer within",
+    );
     let check = host.check();
     host.kill(&rig);
     is_dead(&rig.health(check, LONG), "refused");
@@ -453,7 +460,10 @@ fn neighbours_tell_what_files_look_like() {
     let all = [silent.clone(), blind.neighbour(), seeing.neighbour()];
     let first = ask(&["pool/a", "pool/b", "pool/gone"], &all, LONG);
     let Sign::Stamps(stamps) = &first else { panic!("{first:?}") };
-    assert_eq!(stamps.iter().map(|stamp| (&*stamp.path, stamp.length)).collect::<Vec<_>>(), [(&*path("pool/a"), 6), (&*path("pool/b"), 6)]);
+    assert_eq!(
+        stamps.iter().map(|stamp| (&*stamp.path, stamp.length)).collect::<Vec<_>>(),
+        [(&*path("pool/a"), 6), (&*path("pool/b"), 6)]
+    );
     assert_eq!(ask(&["pool/a", "pool/b"], &all, LONG), first);
     std::fs::write(path("pool/a"), "longer").unwrap();
     assert_ne!(ask(&["pool/a", "pool/b"], &all, LONG), first);

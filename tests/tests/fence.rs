@@ -27,7 +27,8 @@ struct Stage {
     agent: Agent,
     simulator: Simulator,
     living: Living,
-    heard: MosquittoSub,
+    /// States, events and alerts.
+    heard: [MosquittoSub; 3],
 }
 
 impl Stage {
@@ -40,7 +41,8 @@ impl Stage {
         site.place("z1", "c1", "r07").unwrap();
         let agent = site.join("r07").unwrap();
         site.import(&hosts(&simulator, "c1", "r07")).unwrap();
-        let heard = MosquittoSub::start(&consumer(&site), "picket/v1/#").unwrap();
+        let watcher = consumer(&site);
+        let heard = ["state", "event", "alert"].map(|tree| MosquittoSub::start(&watcher, &format!("picket/v1/{tree}/#")).unwrap());
         let stage = Self { site, agent, simulator, living, heard };
         if !settings.is_empty() {
             stage.ok(&[&["ha", "set", "cluster", "c1"], settings].concat());
@@ -95,7 +97,7 @@ impl Stage {
     /// The hosts whose retained state, as the consumer last heard it, has this host status.
     fn told(&self, status: &str) -> Result<BTreeSet<String>> {
         let mut told = BTreeSet::new();
-        for message in self.heard.messages()? {
+        for message in self.heard[0].messages()? {
             let Some(place) = message.topic.strip_prefix("picket/v1/state/") else { continue };
             let host = place.rsplit('/').next().unwrap_or_default().to_owned();
             if message.json().is_ok_and(|state| state["host_status"] == status) {
@@ -118,8 +120,9 @@ impl Stage {
     fn everything_said(&self, hosts: &[String]) -> String {
         let histories: String = hosts.iter().map(|host| self.ok(&["-o", "json", "history", host])).collect();
         let explained: String = hosts.iter().map(|host| self.ok(&["ha", "explain", host])).collect();
+        let heard: String = self.heard.iter().map(|heard| heard.trace().unwrap()).collect();
         let alerts = self.ok(&["-o", "json", "alerts", "list", "--all"]);
-        [self.site.log().unwrap(), self.agent.log().unwrap(), self.heard.trace().unwrap(), histories, explained, alerts].concat()
+        [self.site.log().unwrap(), self.agent.log().unwrap(), heard, histories, explained, alerts].concat()
     }
 }
 

@@ -103,8 +103,10 @@ fn not_callable(host: &str) -> Sign {
 pub(super) fn failed(error: &io::Error, what: &str) -> Sign {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, NotConnected, TimedOut, UnexpectedEof};
     let text = format!("{what}: {error}");
-    let theirs =
-        matches!(error.kind(), ConnectionRefused | ConnectionReset | ConnectionAborted | BrokenPipe | NotConnected | TimedOut | UnexpectedEof);
+    let theirs = matches!(
+        error.kind(),
+        ConnectionRefused | ConnectionReset | ConnectionAborted | BrokenPipe | NotConnected | TimedOut | UnexpectedEof
+    );
     // Nobody answers for the address on its own network.
     let nobody = Errno::from_io_error(error).is_some_and(|errno| [Errno::HOSTUNREACH, Errno::HOSTDOWN].contains(&errno));
     if theirs || nobody { Sign::Dead(text) } else { Sign::CannotTell(text) }

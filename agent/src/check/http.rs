@@ -28,7 +28,9 @@ use crate::sign::Sign;
 /// Asks once.
 pub(super) async fn get(dialler: &Dialler, tls: &Arc<ClientConfig>, url: &str, turn: &Turn<'_>) -> Result<Sign, Sign> {
     let Target { secure, host, port, request } = target(url).ok_or_else(|| {
-        Sign::CannotTell(format!("{url:?} is not http://HOST or https://HOST with or without a port and a path, and without a login"))
+        Sign::CannotTell(format!(
+            "{url:?} is not http://HOST or https://HOST with or without a port and a path, and without a login"
+        ))
     })?;
     let asked = async {
         let stream = dialler.connect(&host, port, turn).await?;
@@ -38,7 +40,8 @@ pub(super) async fn get(dialler: &Dialler, tls: &Arc<ClientConfig>, url: &str, t
             exchange(stream, request, 0).await
         }
     };
-    let (status, _) = turn.within(asked).await.unwrap_or_else(|| Err(turn.silent(format!("{url} does not answer within {}", turn.given()))))?;
+    let (status, _) =
+        turn.within(asked).await.unwrap_or_else(|| Err(turn.silent(format!("{url} does not answer within {}", turn.given()))))?;
     if status.is_success() || status.is_redirection() { Ok(Sign::Alive) } else { Ok(Sign::Dead(format!("{url} answers {status}"))) }
 }
 
@@ -194,7 +197,8 @@ mod tests {
 
     #[test]
     fn urls() {
-        let read = |url: &str| target(url).map(|target| (target.secure, target.host, target.port, target.request.uri().to_string()));
+        let read =
+            |url: &str| target(url).map(|target| (target.secure, target.host, target.port, target.request.uri().to_string()));
         for (url, secure, host, port, path) in [
             ("http://h1", false, "h1", 80, "/"),
             ("https://h1/x?y", true, "h1", 443, "/x?y"),

@@ -64,7 +64,20 @@ mod tests {
         for good in ["10.0.0.1", "fd00::1", "tcp://10.0.0.1:22", "tcp://gw.example:443", "tcp://[fd00::1]:22"] {
             assert_eq!(Reference::try_from(good.to_owned()).unwrap().as_str(), good);
         }
-        for bad in ["", "gw.example", "tcp://", "tcp://x", "tcp://:22", "tcp://x:0", "tcp://x:y", "tcp://fd00::1:22", "tcp://[fd00::1:22", "tcp://[x]:1", "tcp://a@b:1", "udp://x:1"] {
+        for bad in [
+            "",
+            "gw.example",
+            "tcp://",
+            "tcp://x",
+            "tcp://:22",
+            "tcp://x:0",
+            "tcp://x:y",
+            "tcp://fd00::1:22",
+            "tcp://[fd00::1:22",
+            "tcp://[x]:1",
+            "tcp://a@b:1",
+            "udp://x:1",
+        ] {
             assert!(Reference::try_from(bad.to_owned()).is_err(), "{bad}");
         }
     }

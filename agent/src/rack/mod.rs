@@ -18,9 +18,9 @@ mod poll;
 mod request;
 mod restore;
 mod schedule;
-pub mod watch;
 #[cfg(test)]
 mod tests;
+pub mod watch;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;

@@ -88,7 +88,9 @@ pub enum RunError {
     #[error("this is the witness of host {0}, but the file has no section [witness]")]
     NoWitness(HostId),
     /// An agent that is told to be a witness.
-    #[error("the file has a section [witness], but this is an agent; a host's witness joins by itself, with a state folder of its own")]
+    #[error(
+        "the file has a section [witness], but this is an agent; a host's witness joins by itself, with a state folder of its own"
+    )]
     NotWitness,
     /// A thread could not be started.
     #[error("the core's thread could not start")]

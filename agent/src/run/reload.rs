@@ -86,7 +86,19 @@ impl InForce {
 
     fn take(&mut self, new: Config, filter: EnvFilter) {
         let missing = new.missing_programs();
-        let Config { log, allowed_bmc_networks, max_in_flight, local_bmc_host, bmc_ca, max_processes, ipmitool, exec, reference_addresses, check, witness } = new;
+        let Config {
+            log,
+            allowed_bmc_networks,
+            max_in_flight,
+            local_bmc_host,
+            bmc_ca,
+            max_processes,
+            ipmitool,
+            exec,
+            reference_addresses,
+            check,
+            witness,
+        } = new;
         let fixed = [
             ("allowed_bmc_networks", allowed_bmc_networks != self.config.allowed_bmc_networks),
             ("local_bmc_host", local_bmc_host != self.config.local_bmc_host),

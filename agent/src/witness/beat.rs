@@ -37,8 +37,7 @@ pub(super) fn start(heartbeat: Heartbeat) -> io::Result<()> {
 /// Writes the counter and the time, down to the disk. A symbolic link is not followed: others may write on that storage too.
 fn beat(path: &str, count: u64) -> io::Result<()> {
     let flags = i32::try_from(OFlags::NOFOLLOW.bits()).map_err(io::Error::other)?;
-    let mut file: File =
-        OpenOptions::new().create(true).write(true).truncate(true).mode(0o644).custom_flags(flags).open(path)?;
+    let mut file: File = OpenOptions::new().create(true).write(true).truncate(true).mode(0o644).custom_flags(flags).open(path)?;
     file.write_all(format!("{count} {}\n", clock::now().wall).as_bytes())?;
     file.sync_all()
 }

@@ -86,7 +86,8 @@ impl Server {
         let (_, session) = stream.get_ref();
         let is_agent = session.peer_certificates().and_then(<[_]>::first).is_some_and(tls::is_agent);
         let service = service_fn(|request| async move {
-            let answer = if is_agent { self.answer(request).await } else { refusal(StatusCode::FORBIDDEN, "only agents are answered") };
+            let answer =
+                if is_agent { self.answer(request).await } else { refusal(StatusCode::FORBIDDEN, "only agents are answered") };
             Ok::<_, Infallible>(answer)
         });
         let mut http = hyper::server::conn::http1::Builder::new();

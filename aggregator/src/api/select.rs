@@ -7,8 +7,8 @@ use picket_common::id::HostId;
 use picket_common::power::PowerState;
 
 use super::problem::ApiError;
-use crate::fleet::{View, ha};
 use crate::fleet::view::HostRow;
+use crate::fleet::{View, ha};
 
 /// The hosts of `text`, read as the field or parameter `select`.
 pub fn hosts(view: &View, text: &str) -> Result<BTreeSet<HostId>, ApiError> {

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use picket_common::api::Problem;
 use picket_common::secret::Secret;
-use reqwest::header::HeaderValue;
 pub use reqwest::Method;
+use reqwest::header::HeaderValue;
 use reqwest::{Certificate, Response, redirect};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;

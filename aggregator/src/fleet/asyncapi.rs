@@ -10,8 +10,8 @@ use picket_common::wire::report::{PowerReport, Progress, Report};
 use picket_common::wire::topic::Public;
 use serde_json::{Map, Value, json};
 
-use super::events::Kind;
 use super::Request;
+use super::events::Kind;
 use super::request::Gate;
 use super::testing::*;
 use crate::publish::Status;

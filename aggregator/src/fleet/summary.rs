@@ -9,9 +9,7 @@ use picket_common::command::{Action, HaAction};
 use picket_common::hostset::fold;
 use picket_common::id::HostId;
 
-use super::request::{
-    BmcChange, Bulk, ClusterChange, ClusterSpec, DefaultsChange, HostChange, HostSpec, Import, Request, Until,
-};
+use super::request::{BmcChange, Bulk, ClusterChange, ClusterSpec, DefaultsChange, HostChange, HostSpec, Import, Request, Until};
 
 /// Longest line, in bytes: labels and the like can be long.
 const MAX_LINE: usize = 500;

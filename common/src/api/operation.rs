@@ -45,8 +45,13 @@ pub(super) enum ActionJson {
     Soft,
     Status,
     Diag,
-    Identify { seconds: u16 },
-    Bootdev { device: BootDevice, persistence: Persistence },
+    Identify {
+        seconds: u16,
+    },
+    Bootdev {
+        device: BootDevice,
+        persistence: Persistence,
+    },
     Test,
     ChangePassword,
     #[serde(untagged)]

@@ -234,7 +234,9 @@ impl Words {
             self.because(format!("its BMC: {error}"));
         }
         if fencing.attempt > *fence_attempts {
-            self.because(format!("unconfirmed after {fence_attempts} attempts: it may still run; tried again every {fence_retry} s"));
+            self.because(format!(
+                "unconfirmed after {fence_attempts} attempts: it may still run; tried again every {fence_retry} s"
+            ));
         }
         if let Some(gate) = fencing.held {
             self.held(known, gate);
@@ -270,7 +272,9 @@ impl Words {
 
     fn fenced(&mut self, known: &Known<'_>, fenced: &Fenced) {
         self.because(match &fenced.evidence {
-            Evidence::Readings(count) => format!("it is proven off: {count} Off readings one after another, and no answer after them"),
+            Evidence::Readings(count) => {
+                format!("it is proven off: {count} Off readings one after another, and no answer after them")
+            }
             Evidence::Vouched(who) => format!("{who} vouches that it is off"),
             Evidence::Outlets => "it and its BMC are silent, and all of its outlets read Off".to_owned(),
             Evidence::Heartbeat => {
@@ -394,7 +398,11 @@ mod tests {
             (HaState::Fenced(fenced(Evidence::Outlets)), "outlets", "release"),
             (HaState::Fenced(fenced(Evidence::Heartbeat)), "heartbeat", "release"),
             (HaState::Fenced(Fenced { returned: true, ..fenced(Evidence::Readings(3)) }), "not down any more", "release"),
-            (HaState::Fenced(Fenced { released: true, ..fenced(Evidence::Readings(3)) }), "may be switched on", "a health check passes"),
+            (
+                HaState::Fenced(Fenced { released: true, ..fenced(Evidence::Readings(3)) }),
+                "may be switched on",
+                "a health check passes",
+            ),
             (HaState::Fenced(Fenced { restarting: true, ..fenced(Evidence::Readings(3)) }), "switched on again", "release"),
         ];
         states.extend(
@@ -465,7 +473,12 @@ mod tests {
         assert!(said(|known| known.acked = true, &available, &settings()).0.contains("known to be broken"));
         let observing = HaSettings { mode: Mode::Observe, ..settings() };
         assert!(said(|_| {}, &available, &observing).0.contains("nothing is sent"));
-        let fenced = HaState::Fenced(Fenced { evidence: Evidence::Vouched("bob".into()), restarting: false, returned: false, released: false });
+        let fenced = HaState::Fenced(Fenced {
+            evidence: Evidence::Vouched("bob".into()),
+            restarting: false,
+            returned: false,
+            released: false,
+        });
         assert!(said(|known| known.is_on = true, &fenced, &settings()).0.contains("reads On now"));
     }
 

@@ -73,7 +73,15 @@ struct World {
 }
 
 fn settings(machine_boot: MachineBoot) -> Settings {
-    Settings { boot: Incarnation(uuid::Uuid::nil()), machine_boot, sealing_key: Secret::new([1; 32]), max_in_flight: 8, references: vec![], proving_templates: vec![], seed: 42 }
+    Settings {
+        boot: Incarnation(uuid::Uuid::nil()),
+        machine_boot,
+        sealing_key: Secret::new([1; 32]),
+        max_in_flight: 8,
+        references: vec![],
+        proving_templates: vec![],
+        seed: 42,
+    }
 }
 
 fn start() -> Now {

@@ -87,15 +87,8 @@ impl World {
     }
 
     fn tell_ha(&mut self, version: u64, hosts: Vec<HostHa>) {
-        let part = HaPart {
-            version: generation(version),
-            epoch: 1,
-            part: 0,
-            of: 1,
-            agent_cap: 6,
-            clusters: vec![cluster()],
-            hosts,
-        };
+        let part =
+            HaPart { version: generation(version), epoch: 1, part: 0, of: 1, agent_cap: 6, clusters: vec![cluster()], hosts };
         self.apply(Event::Assigned(Assign::Ha(part)));
     }
 

@@ -185,7 +185,12 @@ mod tests {
             ("a file is gone", vec![stamps(&[("a", 1), ("b", 1)])], vec![stamps(&[("a", 1)])], Dead),
             ("all files are gone", vec![stamps(&[("a", 1)])], vec![stamps(&[])], CannotTell),
             ("t05 slow storage", vec![stamps(&[("a", 1)])], vec![slow()], CannotTell),
-            ("t08 two pools, one active", vec![stamps(&[("a", 1)]), stamps(&[("b", 1)])], vec![stamps(&[("a", 1)]), stamps(&[("b", 2)])], Alive),
+            (
+                "t08 two pools, one active",
+                vec![stamps(&[("a", 1)]), stamps(&[("b", 1)])],
+                vec![stamps(&[("a", 1)]), stamps(&[("b", 2)])],
+                Alive,
+            ),
             ("two pools, one slow", vec![stamps(&[("a", 1)]), stamps(&[("b", 1)])], vec![stamps(&[("a", 1)]), slow()], CannotTell),
             ("no baseline", vec![slow()], vec![stamps(&[("a", 1)])], CannotTell),
             ("a program says dead", vec![], vec![Sign::Dead("1".into())], Dead),

@@ -71,7 +71,9 @@ impl Rack {
         let Some(host) = self.host(slot) else { return };
         let missing = host.watch.as_deref().and_then(|watch| host.missing(watch, &proving));
         let (event, said) = match (mark, missing) {
-            (Some(evidence), _) => (HaEvent::EnabledFenced(evidence), "it was fenced before host-HA was disabled, and is not released"),
+            (Some(evidence), _) => {
+                (HaEvent::EnabledFenced(evidence), "it was fenced before host-HA was disabled, and is not released")
+            }
             (None, Some(why)) => (HaEvent::Enabled(missing), why::missing(why)),
             (None, None) => (HaEvent::Enabled(None), why::ELIGIBLE),
         };

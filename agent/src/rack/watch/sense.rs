@@ -219,7 +219,14 @@ impl Rack {
     }
 
     /// The BMC was read, whoever asked.
-    pub(in crate::rack) fn watch_reading(&mut self, slot: usize, reading: Reading, begun: Duration, now: Now, decision: &mut Decision) {
+    pub(in crate::rack) fn watch_reading(
+        &mut self,
+        slot: usize,
+        reading: Reading,
+        begun: Duration,
+        now: Now,
+        decision: &mut Decision,
+    ) {
         let rules = self.seen_rules(slot);
         let is_outstanding = self.is_outstanding(slot, now);
         let Some(host) = self.host_mut(slot) else { return };

@@ -70,7 +70,8 @@ impl Rack {
     /// Commands that waited too long for their assignment.
     pub(in crate::rack) fn expire_early_verbs(&mut self, now: Now, decision: &mut Decision) {
         let centre_now = self.centre_now(now);
-        let (late, early) = std::mem::take(&mut self.watching.verbs_early).into_iter().partition(|early| early.deadline <= centre_now);
+        let (late, early) =
+            std::mem::take(&mut self.watching.verbs_early).into_iter().partition(|early| early.deadline <= centre_now);
         self.watching.verbs_early = early;
         let late: Vec<HaCommand> = late;
         for command in late {

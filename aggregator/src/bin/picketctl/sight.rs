@@ -101,9 +101,9 @@ pub fn detail(what: &HistoryWhat) -> Option<String> {
             let parts = [Some(why.clone()), attempt, held, bmc_error.as_ref().map(ToString::to_string), proof];
             Some(parts.into_iter().flatten().collect::<Vec<_>>().join("; "))
         }
-        HistoryWhat::HostStatus { why, proof, .. } => {
-            Some([Some(why.clone()), proof.as_ref().map(|proof| proven(proof))].into_iter().flatten().collect::<Vec<_>>().join("; "))
-        }
+        HistoryWhat::HostStatus { why, proof, .. } => Some(
+            [Some(why.clone()), proof.as_ref().map(|proof| proven(proof))].into_iter().flatten().collect::<Vec<_>>().join("; "),
+        ),
         HistoryWhat::Gates { judgement, .. } => {
             let closed = judgement.0.iter().filter(|answer| !answer.lets_through());
             let closed: Vec<String> = closed.map(|answer| format!("{}: {}", answer.gate, answer.inputs)).collect();

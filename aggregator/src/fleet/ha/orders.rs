@@ -8,12 +8,12 @@ use picket_common::wire::ha::{HaCommand, MAX_PRINCIPAL};
 use picket_common::wire::report::MAX_TEXT;
 
 use super::settings::{closed, is_concerned};
+use crate::fleet::Fleet;
 use crate::fleet::bmc::invalid;
 use crate::fleet::commands::Order;
 use crate::fleet::enablement::standing_refusal;
 use crate::fleet::request::{Answer, Rejection};
 use crate::fleet::view::{HostRow, OperationRow, View};
-use crate::fleet::Fleet;
 
 /// Time a fence is given when nobody says, in seconds: its attempts, and what holds it for a while.
 const FENCE_TIMEOUT: u64 = 600;
@@ -38,12 +38,9 @@ pub(in crate::fleet) fn refusal(view: &View, host: &HostRow, action: HaAction) -
     match action {
         HaAction::Fence { .. } => standing_refusal(view, host).or_else(is_disabled),
         HaAction::Confirm { .. } => is_disabled().or_else(nobody),
-        HaAction::Plan
-        | HaAction::Abort
-        | HaAction::Ack
-        | HaAction::Release
-        | HaAction::ResetCounters
-        | HaAction::EndCliff => nobody(),
+        HaAction::Plan | HaAction::Abort | HaAction::Ack | HaAction::Release | HaAction::ResetCounters | HaAction::EndCliff => {
+            nobody()
+        }
     }
 }
 

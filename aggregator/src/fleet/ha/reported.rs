@@ -3,9 +3,7 @@
 use picket_common::alert::{AlertKind, AlertState};
 use picket_common::api::HistoryWhat;
 use picket_common::command::{BmcError, ErrorClass};
-use picket_common::ha::{
-    By, Degraded, Evidence, Fenced, Fencing, Gate, HaName, HaState, HostStatus, Ineligible, Way,
-};
+use picket_common::ha::{By, Degraded, Evidence, Fenced, Fencing, Gate, HaName, HaState, HostStatus, Ineligible, Way};
 use picket_common::id::{HostId, OperationId};
 use picket_common::policy::{GateAnswer, Judgement, Verdict};
 use picket_common::power::PowerState;
@@ -96,10 +94,9 @@ impl World {
     }
 
     fn status(&self, host: &str) -> HostStatus {
-        let document: serde_json::Value = serde_json::from_slice(
-            &self.retained[&picket_common::wire::topic::Public::State(id("z1"), id("c1"), id(host))],
-        )
-        .unwrap();
+        let document: serde_json::Value =
+            serde_json::from_slice(&self.retained[&picket_common::wire::topic::Public::State(id("z1"), id("c1"), id(host))])
+                .unwrap();
         assert_eq!(document["host_status"], serde_json::json!(self.reported(host).status), "the retained state says the same");
         self.reported(host).status
     }
@@ -316,7 +313,14 @@ fn a_fence_is_told_once_and_resolved_once() {
         world.settle("r1", 3);
     }
     world.attempted(Ok(()));
-    let told = |world: &World| world.deliveries.iter().flat_map(|delivery| delivery.news.iter()).filter(|news| news.alert.kind == AlertKind::FenceSucceeded).count();
+    let told = |world: &World| {
+        world
+            .deliveries
+            .iter()
+            .flat_map(|delivery| delivery.news.iter())
+            .filter(|news| news.alert.kind == AlertKind::FenceSucceeded)
+            .count()
+    };
     assert_eq!(told(&world), 1);
     world.ask(Request::AckAlert { id: "fence-succeeded.h1".into(), comment: None }).unwrap();
     assert_eq!(world.firing(), Vec::<String>::new(), "who takes note of it ends it");
@@ -375,18 +379,16 @@ fn a_held_fence_is_one_alert_an_episode() {
     assert_eq!(events, ["io.picket.alert.firing.v1 h1"]);
     world.stands("h1", fencing(1, None));
     assert_eq!(world.firing(), Vec::<String>::new());
-    let gates = world.history_of("h1").into_iter().filter(|what| matches!(what, HistoryWhat::Gates { held_by: Some(Gate::Isolation), .. }));
+    let gates =
+        world.history_of("h1").into_iter().filter(|what| matches!(what, HistoryWhat::Gates { held_by: Some(Gate::Isolation), .. }));
     assert_eq!(gates.count(), 1);
 }
 
 #[test]
 fn cap_and_storm_are_one_alert_of_the_cluster_and_explain_the_hosts() {
-    for (gate, kind) in [
-        (Gate::Cap, "cap-reached"),
-        (Gate::Budget, "cap-reached"),
-        (Gate::Storm, "storm-held"),
-        (Gate::Cliff, "storm-held"),
-    ] {
+    for (gate, kind) in
+        [(Gate::Cap, "cap-reached"), (Gate::Budget, "cap-reached"), (Gate::Storm, "storm-held"), (Gate::Cliff, "storm-held")]
+    {
         let mut world = World::watched(3);
         for host in ["h1", "h2", "h3"] {
             world.report("r1", vec![judged(&world, host, gate, "too many")]);

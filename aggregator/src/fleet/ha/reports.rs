@@ -32,7 +32,8 @@ impl Reported {
     pub(in crate::fleet) fn proof(&self) -> Option<Proof> {
         let report = self.report.as_ref()?;
         let by = self.by.clone().unwrap_or_else(|| "unknown".to_owned());
-        let reading = |(at, device): &(picket_common::wire::Time, String)| OffReading { at: at.timestamp(), device: device.clone() };
+        let reading =
+            |(at, device): &(picket_common::wire::Time, String)| OffReading { at: at.timestamp(), device: device.clone() };
         report.proof.as_ref().map(|proof| Proof {
             readings: proof.readings.iter().map(reading).collect(),
             health: proof.health.clone(),

@@ -89,9 +89,7 @@ fn conclude(view: &View, host: &HostRow, row: &Reported) -> (HostStatus, String)
         return (HostStatus::Unknown, "nobody vouches now for what its agent said last".to_owned());
     }
     match report.state.host_status() {
-        HostStatus::Down if is_on(view, host) => {
-            (HostStatus::Disconnected, "it is fenced, and its BMC reads On".to_owned())
-        }
+        HostStatus::Down if is_on(view, host) => (HostStatus::Disconnected, "it is fenced, and its BMC reads On".to_owned()),
         status => (status, report.why.clone()),
     }
 }

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use picket_common::api::Field;
-use picket_common::api::ha::{BrakesPatch, HaPatch};
 use picket_common::api::HistoryWhat;
+use picket_common::api::ha::{BrakesPatch, HaPatch};
 use picket_common::command::{Action, HaAction, Outcome};
-use picket_common::ha::{Gate as RefusingGate, GateSet, OutagePolicy};
 use picket_common::ha::settings::{ActivityCheck, HealthCheck, Neighbour};
+use picket_common::ha::{Gate as RefusingGate, GateSet, OutagePolicy};
 use picket_common::id::HostId;
 use picket_common::wire::assign::Assign;
 use picket_common::wire::down::Command;
@@ -295,7 +295,9 @@ fn neighbours_are_chosen_where_nobody_names_them() {
     let mut world = World::running(5);
     let witness = HealthCheck::Witness { address: "{host}.lan".into(), port: None };
     let ask = ActivityCheck::Witness { paths: vec!["/vm/{host}".into()], neighbours: Vec::new() };
-    world.ask(cluster_ha(HaPatch { health: Field::Set(vec![witness]), activity: Field::Set(vec![ask]), ..HaPatch::default() })).unwrap();
+    world
+        .ask(cluster_ha(HaPatch { health: Field::Set(vec![witness]), activity: Field::Set(vec![ask]), ..HaPatch::default() }))
+        .unwrap();
     for host in ["h1", "h2", "h3", "h4", "h5"] {
         set(&mut world, Gate::Host(id(host)), true);
     }
