@@ -215,8 +215,13 @@ fn people_fence_by_word() {
     let names: Vec<String> = stage.bmcs().iter().map(|bmc| bmc.name().to_owned()).collect();
     let (first, second, third) = (names[0].as_str(), names[1].as_str(), names[2].as_str());
 
-    // Asked only: nothing is sent.
-    let plan = stage.ok(&["fence", "plan", first]);
+    // Asked only: nothing is sent. What the BMC is must have been learned.
+    let plan = eventually(PATIENCE, || {
+        let plan = stage.ctl(&["fence", "plan", first]);
+        ensure!(plan.code == 0, "{plan:?}");
+        Ok(plan.out)
+    })
+    .unwrap();
     assert!(plan.starts_with("GATE") && plan.contains("identity") && plan.contains("pass"), "{plan}");
     let paused = stage.ok(&["ha", "pause", "host", first, "--for", "1h", "--reason", "PDU"]);
     assert!(paused.contains("PDU"), "{paused}");
