@@ -298,6 +298,16 @@ impl Site {
         Agent::join(agent, &self.path(&format!("agent-{agent}")), token, settings)
     }
 
+    /// The witness of `host`, joined and started; `settings` are those of its section.
+    ///
+    /// # Errors
+    /// When it cannot join or start.
+    pub fn witness(&self, host: &str, settings: &str) -> Result<Agent> {
+        let token = self.json(&["agents", "token", "--host", host])?;
+        let token = token.get("token").and_then(Value::as_str).context("no token")?;
+        Agent::join(host, &self.path(&format!("witness-{host}")), token, &format!("[witness]\n{settings}"))
+    }
+
     /// Imports hosts, one JSON object each, as `hosts import` takes them.
     ///
     /// # Errors
