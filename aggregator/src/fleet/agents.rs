@@ -10,7 +10,7 @@ use picket_common::wire::down::Reply;
 use picket_common::wire::report::{Gone, Heartbeat, Hello, MAX_OVERDUE, Up};
 use picket_common::wire::{Generation, Incarnation, Session};
 
-use super::ha::ToldHa;
+use super::ha::{ToldAround, ToldHa};
 use super::view::{AgentRow, Presence};
 use super::{Fleet, Heard, Timer};
 
@@ -39,6 +39,8 @@ pub(super) struct Link {
     resend_at: Option<Duration>,
     /// What it was told of host-HA in this connection.
     pub(super) told_ha: Option<ToldHa>,
+    /// What it was told of what goes on around its hosts.
+    pub(super) told_around: Option<ToldAround>,
     /// When reports last came.
     pub(super) reports_at: Option<Duration>,
     /// Sequence up to which reports must have come before its hosts are fresh again.
@@ -156,6 +158,7 @@ impl Fleet {
         link.was_fresh = false;
         link.told = generation;
         link.told_ha = None;
+        link.told_around = None;
         link.catch_up = next.saturating_sub(1);
         // Give the agent time to send what it has before asking for it.
         link.reports_at = Some(now.boottime);

@@ -107,8 +107,9 @@ impl Fleet {
         for (agent, touched) in std::mem::take(&mut self.draft.touched) {
             self.reassign(&agent, &touched, now);
         }
-        self.retell_ha();
+        self.retell_ha(now);
         self.settle_statuses(now);
+        self.look_soon(now);
         let (outbox, deliveries) = self.router.take();
         let mut draft = std::mem::take(&mut self.draft);
         self.write_rows(&mut draft);

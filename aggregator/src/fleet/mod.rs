@@ -53,7 +53,7 @@ use jiff::Timestamp;
 use picket_common::alert::AlertKind;
 use picket_common::api;
 use picket_common::clock::Now;
-use picket_common::id::{AgentId, HostId, OperationId, ReceiverId};
+use picket_common::id::{AgentId, ClusterId, HostId, OperationId, ReceiverId};
 use picket_common::wire::assign::Assign;
 use picket_common::wire::down::{Command, Reply};
 use picket_common::wire::report::{Gone, Hello, Up};
@@ -223,6 +223,8 @@ enum Timer {
     Alert(Arc<str>),
     /// A silence begins, ends or goes.
     Silence(Arc<str>),
+    /// Agents hear what goes on around their hosts.
+    Around,
 }
 
 /// The fleet: its view and all that is needed to go on from it.
@@ -240,6 +242,9 @@ pub struct Fleet {
     resolved: BTreeSet<(Timestamp, Arc<str>)>,
     settings_version: u64,
     ha_version: u64,
+    /// What was leased of each cluster's cap.
+    ledgers: BTreeMap<ClusterId, ha::Ledger>,
+    lookout: ha::Lookout,
     /// How long a cause must hold before its alert fires.
     hold_for: BTreeMap<AlertKind, Duration>,
     /// The timer of each alert that waits for one.
@@ -388,6 +393,7 @@ impl Fleet {
                 Timer::Purge => self.purge(now),
                 Timer::Alert(id) => self.alert_is_due(&id, at, now),
                 Timer::Silence(id) => self.silence_is_due(&id, now),
+                Timer::Around => self.around_is_due(at, now),
             }
         }
     }

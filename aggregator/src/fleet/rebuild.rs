@@ -15,7 +15,7 @@ use super::draft::Draft;
 use super::enablement::is_open;
 use super::route::Router;
 use super::view::{HostRow, Operation, PartRow, PowerRow, Reported, Row, RowKey, Settings, SiteSettings, View};
-use super::{Counters, Fleet, Record, refusal};
+use super::{Counters, Fleet, Record, ha, refusal};
 
 impl Fleet {
     /// Builds the fleet from what is stored. `store` is the store's incarnation, which events are named after; `life` is new for
@@ -42,6 +42,8 @@ impl Fleet {
             resolved: BTreeSet::new(),
             settings_version: 1,
             ha_version: 0,
+            ledgers: BTreeMap::new(),
+            lookout: ha::Lookout::default(),
             hold_for: BTreeMap::new(),
             alert_due: BTreeMap::new(),
             power_memory: BTreeMap::new(),
@@ -93,6 +95,7 @@ impl Fleet {
             Row::Silence(row) => drop(view.silences.insert(row.id.as_str().into(), Arc::new(row))),
             Row::Outbox(row) => self.router.load(row),
             Row::Ha(row) => self.load_ha(row),
+            Row::Budget(row) => self.load_ledger(row),
             // One that does not read is as good as none: nobody knows where the host stands until its agent says so.
             Row::Reported(row) => {
                 let reported: Reported = serde_json::from_str(&row.json).unwrap_or_default();

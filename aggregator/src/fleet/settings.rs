@@ -111,6 +111,7 @@ impl Fleet {
         }
         self.view.clusters.remove(id);
         self.forget_ha(&Gate::Cluster(id.clone()));
+        self.forget_ledger(id);
         self.draft.records.push(Record::Remove(RowKey::Cluster(id.clone())));
         Ok(Answer::Done { created: false })
     }

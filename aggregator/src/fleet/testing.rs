@@ -283,6 +283,7 @@ impl World {
         was.hosts.values().for_each(|host| self.fleet.assert_status(host));
         assert_eq!(was.settings.api, is.settings.api);
         assert_eq!(was.ha, is.ha);
+        assert_eq!(self.fleet.ledgers, again.ledgers);
         assert_eq!(was.alerts, is.alerts);
         assert_eq!(was.silences, is.silences);
         assert_eq!(was.rack_hosts, is.rack_hosts);

@@ -147,6 +147,7 @@ pub enum Row {
     Ha(HaRow),
     Reported(ReportedRow),
     WitnessToken(WitnessTokenRow),
+    Budget(BudgetRow),
 }
 
 /// Names a row.
@@ -172,6 +173,7 @@ pub enum RowKey {
     Ha(Gate),
     Reported(HostId),
     WitnessToken(String),
+    Budget(ClusterId),
 }
 
 impl Row {
@@ -198,6 +200,7 @@ impl Row {
             Self::Outbox(row) => row.key(),
             Self::Ha(row) => RowKey::Ha(row.of.clone()),
             Self::Reported(row) => RowKey::Reported(row.host.clone()),
+            Self::Budget(row) => RowKey::Budget(row.cluster.clone()),
         }
     }
 }
@@ -741,5 +744,14 @@ pub struct HaRow {
     /// Where.
     pub of: Gate,
     /// See [`HaSet`].
+    pub json: String,
+}
+
+/// What was leased of a cluster's cap, and what its agents had: JSON, which grows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BudgetRow {
+    /// Which cluster.
+    pub cluster: ClusterId,
+    /// The ledger.
     pub json: String,
 }

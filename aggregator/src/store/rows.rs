@@ -104,6 +104,7 @@ fn place(key: &RowKey) -> (&'static str, String) {
         RowKey::Silence(id) => ("silence", id.clone()),
         RowKey::Outbox(id) => ("outbox", id.clone()),
         RowKey::Ha(of) => ("ha", of.to_string()),
+        RowKey::Budget(cluster) => ("ha-budget", cluster.to_string()),
         RowKey::Reported(host) => ("ha-reported", host.to_string()),
     }
 }

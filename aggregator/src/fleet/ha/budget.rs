@@ -14,7 +14,7 @@ use picket_common::id::AgentId;
 use serde::{Deserialize, Serialize};
 
 /// How long a lease is good.
-pub(super) const LEASE: Duration = Duration::from_secs(600);
+const LEASE: Duration = Duration::from_secs(600);
 /// A lease is renewed when so much of it is left.
 const RENEW: Duration = Duration::from_secs(300);
 /// Clocks of agents and the centre may differ by less than this.
@@ -57,6 +57,11 @@ impl Ledger {
         self.grants.is_empty() && self.downs.is_empty()
     }
 
+    /// All agents that were leased something which counts.
+    pub(super) fn agents(&self) -> BTreeSet<AgentId> {
+        self.grants.iter().map(|grant| grant.agent.clone()).collect()
+    }
+
     /// An agent told of a power-down.
     pub(super) fn note_down(&mut self, agent: &AgentId, at: Timestamp, now: Timestamp) {
         self.downs.push(Down { agent: agent.clone(), at: at.min(now) });
@@ -69,9 +74,8 @@ impl Ledger {
 
     /// Forgets what the window has passed.
     pub(super) fn forget(&mut self, cap: Cap, now: Timestamp) {
-        let past = later(now, Duration::ZERO);
-        self.grants.retain(|grant| later(later(grant.until, SLACK), cap.window) > past);
-        self.downs.retain(|down| later(down.at, cap.window) > past);
+        self.grants.retain(|grant| later(later(grant.until, SLACK), cap.window) > now);
+        self.downs.retain(|down| later(down.at, cap.window) > now);
     }
 
     /// The lease of an agent that is good now.

@@ -7,6 +7,7 @@
 //! ```
 
 mod alerts;
+mod around;
 mod budget;
 mod orders;
 #[cfg(test)]
@@ -18,6 +19,8 @@ mod tell;
 #[cfg(test)]
 mod tests;
 
+pub(super) use around::{Lookout, ToldAround};
+pub(super) use budget::Ledger;
 pub(super) use orders::{Word, command, refusal};
 pub use settings::{brakes_json, closed, gate, in_force, pause, settings_json};
 pub use status::{Standing, ha_name, ha_view, host_ha, host_status, standing};

@@ -11,6 +11,7 @@ use picket_common::id::HostId;
 use picket_common::wire::ha::{Act, HaReport, JudgedReport};
 
 use super::alerts::Moved;
+use super::around::is_power_down;
 use super::status::journal_of;
 use crate::fleet::events::Kind;
 use crate::fleet::view::{HostRow, Reported, ReportedRow, RowKey};
@@ -90,6 +91,7 @@ impl Fleet {
         }
         let at = report.at.timestamp();
         let is_news = is_news(before.report.as_ref(), &report);
+        let is_power_down = is_power_down(before.report.as_ref(), &report);
         let is_same_state = before.state().is_some_and(|state| state.name() == report.state.name());
         let old = before.state().map(HaState::name);
         let by = in_whose_name(&report.state, before.by.as_deref());
@@ -106,6 +108,9 @@ impl Fleet {
             self.host_event(host, id, Kind::Ha, at, EventWhat::History(what));
         }
         self.edit_reported(&host.id, |row| *row = after);
+        if is_power_down {
+            self.note_power_down(&host.id, at, now);
+        }
         self.settle_ha_alerts(host, &Moved::From(before.state()), now);
     }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use imbl::OrdSet;
 use picket_common::api::ha::Brakes;
+use picket_common::clock::Now;
 use picket_common::failure_cap::Cap;
 use picket_common::ha::settings::{ActivityCheck, HaSettings, HealthCheck, Neighbour};
 use picket_common::id::{AgentId, ClusterId, HostId};
@@ -216,7 +217,8 @@ impl Fleet {
     }
 
     /// At the end of an event: tells each agent that may be concerned, if it is and hears.
-    pub(in crate::fleet) fn retell_ha(&mut self) {
+    pub(in crate::fleet) fn retell_ha(&mut self, now: Now) {
+        let mut is_told = false;
         for agent in std::mem::take(&mut self.draft.ha) {
             let epoch = self.epoch_of(&agent);
             let Some(link) = self.links.get_mut(&agent).filter(|link| link.session.is_some()) else { continue };
@@ -228,6 +230,10 @@ impl Fleet {
             let parts = parts(Generation { store: self.life, counter: self.ha_version }, &told);
             link.told_ha = Some(told);
             self.draft.assigns.push(Effect::Tell(agent, Told::Assign(parts)));
+            is_told = true;
+        }
+        if is_told && !self.view.ha.is_empty() {
+            self.look_around(now);
         }
     }
 }

@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use picket_common::api::Field;
-use picket_common::api::HistoryWhat;
 use picket_common::api::ha::{BrakesPatch, HaPatch};
+use picket_common::api::HistoryWhat;
 use picket_common::command::{Action, HaAction, Outcome};
+use picket_common::ha::{By, Degraded, Fencing, Gate as RefusingGate, GateSet, HaState, OutagePolicy, Way};
 use picket_common::ha::settings::{ActivityCheck, HealthCheck, Neighbour};
-use picket_common::ha::{Gate as RefusingGate, GateSet, OutagePolicy};
-use picket_common::id::HostId;
+use picket_common::id::{ClusterId, HostId};
+use picket_common::power::PowerState;
 use picket_common::wire::assign::Assign;
 use picket_common::wire::down::Command;
-use picket_common::wire::ha::{HaClosed, HaPart, HaVerb, HostHa};
-use picket_common::wire::report::Progress;
+use picket_common::wire::ha::{ClusterSurroundings, HaClosed, HaPart, HaReport, HaVerb, HostHa};
+use picket_common::wire::report::{Progress, Report};
 use proptest::prelude::*;
 
 use super::super::request::{ClusterChange, Gate, HostChange, PauseSpec, Until};
@@ -135,15 +136,19 @@ fn a_moved_host_goes_with_its_settings() {
     let (left, came) = (told(&world, "r1").unwrap(), told(&world, "r2").unwrap());
     assert_eq!((hosts(&left), hosts(&came)), (vec![("h2", None)], vec![("h1", None)]));
     assert_eq!((left.clusters[0].agents, came.clusters[0].agents), (2, 2), "each owns a floor");
-    let order: Vec<bool> = world
+    let order: Vec<&str> = world
         .effects
         .iter()
         .filter_map(|effect| match effect {
-            Effect::Tell(to, Told::Assign(parts)) if to.as_str() == "r2" => Some(matches!(parts[0], Assign::Ha(_))),
+            Effect::Tell(to, Told::Assign(parts)) if to.as_str() == "r2" => Some(match parts[0] {
+                Assign::Ha(_) => "watched over",
+                Assign::Surroundings(_) => "around",
+                _ => "assigned",
+            }),
             _ => None,
         })
         .collect();
-    assert_eq!(order, [false, true], "it is assigned before it is watched over");
+    assert_eq!(order, ["assigned", "watched over", "around"]);
     world.ask(Request::PatchHost(id("h2"), HostChange { rack: Some(id("r2")), ..HostChange::default() })).unwrap();
     assert_eq!((told(&world, "r1").unwrap().clusters.len(), told(&world, "r2").unwrap().clusters[0].agents), (0, 1));
     world.join("new", "r2", 9);
@@ -225,7 +230,7 @@ fn bounds_name_the_field() {
         ("ha.health", program("")),
         ("ok", files(&["/vm/{host}/disk"])),
         ("ha.activity", files(&["vm/disk"])),
-        ("ha.activity", files(&[])),
+        ("ok", files(&[])),
         ("ha.activity", files(&["/a"; 65])),
         ("ha.activity", files(&[&format!("/{}", "{host}".repeat(20))])),
         ("ha.activity", files(&[format!("/{}", "x".repeat(900)).as_str(); 30])),
@@ -295,9 +300,7 @@ fn neighbours_are_chosen_where_nobody_names_them() {
     let mut world = World::running(5);
     let witness = HealthCheck::Witness { address: "{host}.lan".into(), port: None };
     let ask = ActivityCheck::Witness { paths: vec!["/vm/{host}".into()], neighbours: Vec::new() };
-    world
-        .ask(cluster_ha(HaPatch { health: Field::Set(vec![witness]), activity: Field::Set(vec![ask]), ..HaPatch::default() }))
-        .unwrap();
+    world.ask(cluster_ha(HaPatch { health: Field::Set(vec![witness]), activity: Field::Set(vec![ask]), ..HaPatch::default() })).unwrap();
     for host in ["h1", "h2", "h3", "h4", "h5"] {
         set(&mut world, Gate::Host(id(host)), true);
     }
@@ -439,6 +442,128 @@ fn what_is_refused_here() {
         stagger_ms: 0,
     };
     assert_eq!(field(world.ask(Request::Operate(bulk))), "operation");
+}
+
+/// What an agent was last told of a cluster in this event.
+fn around(world: &World, agent: &str) -> Option<ClusterSurroundings> {
+    let words = world.effects.iter().filter_map(|effect| match effect {
+        Effect::Tell(to, Told::Assign(parts)) if to.as_str() == agent => Some(parts),
+        _ => None,
+    });
+    let word = words.flatten().filter_map(|assign| match assign {
+        Assign::Surroundings(word) => Some(word),
+        _ => None,
+    });
+    word.last().and_then(|word| word.clusters.first().cloned())
+}
+
+fn stands(world: &World, host: &str, version: u64, state: HaState) -> Report {
+    Report::Ha(Box::new(HaReport {
+        host: id(host),
+        version,
+        at: world.wire_now(),
+        state,
+        why: "it is so".into(),
+        quarantined: false,
+        acked: false,
+        error: None,
+        proof: None,
+        operation: None,
+    }))
+}
+
+/// Three racks of one host each, all with HA and connected.
+fn racks() -> World {
+    let mut world = World::running(3);
+    for n in 2..=3_u8 {
+        let (rack, host) = (format!("r{n}"), format!("h{n}"));
+        world.ground("z1", "c1", &rack);
+        world.join(&rack, &rack, n);
+        world.ask(Request::PatchHost(id(&host), HostChange { rack: Some(id(&rack)), ..HostChange::default() })).unwrap();
+        world.hello(&rack, n.into(), n.into());
+    }
+    let brakes = BrakesPatch { cap: Field::Set(5), ..BrakesPatch::default() };
+    world.ask(Request::PatchCluster(id("c1"), ClusterChange { brakes: Field::Set(brakes), ..ClusterChange::default() })).unwrap();
+    for n in 1..=3_u128 {
+        set(&mut world, Gate::Host(id(&format!("h{n}"))), true);
+    }
+    world
+}
+
+#[test]
+fn agents_hear_how_their_neighbours_are() {
+    let mut world = racks();
+    let first = around(&world, "r1").unwrap();
+    assert_eq!((first.hosts, first.unwell, first.well, first.zone_hosts, first.lease), (2, 0, 0, 2, 0));
+    for n in 1..=3_u8 {
+        let (rack, host) = (format!("r{n}"), format!("h{n}"));
+        world.report(&rack, vec![world.power_report(&host, PowerState::On)]);
+        world.report(&rack, vec![stands(&world, &host, 1, HaState::Available { failures: 0 })]);
+    }
+    assert_eq!(around(&world, "r1"), None, "gathered for a while");
+    world.pass(5);
+    let told = ["r1", "r2", "r3"].map(|rack| around(&world, rack).map(|told| (told.hosts, told.unwell, told.well)));
+    assert_eq!(told, [Some((2, 0, 2)); 3]);
+    world.report("r2", vec![stands(&world, "h2", 2, HaState::Suspect)]);
+    world.pass(5);
+    let (r1, r2) = (around(&world, "r1").unwrap(), around(&world, "r2").unwrap());
+    assert_eq!((r1.unwell, r1.well, r1.zone_unwell, r1.lease), (1, 1, 1, 0), "a neighbour is unwell");
+    assert_eq!((r2.unwell, r2.well, r2.lease), (0, 2, 1), "it may need one more than its own");
+    assert_eq!(r2.lease_until, world.now.after(Duration::from_secs(600)).wall.into());
+    world.pass(60);
+    assert_eq!(around(&world, "r2"), None, "nothing is new");
+}
+
+#[test]
+fn a_lease_is_renewed_and_outlives_a_restart() {
+    let mut world = racks();
+    world.report("r2", vec![stands(&world, "h2", 1, HaState::Suspect)]);
+    world.pass(5);
+    let first = around(&world, "r2").unwrap();
+    let mut told = None;
+    for second in 0..360 {
+        world.pass(1);
+        told = around(&world, "r2").or(told);
+        for (rack, session) in [("r1", 1), ("r2", 2), ("r3", 3)] {
+            if second % 5 == 0 {
+                world.settle(rack, session);
+            }
+        }
+    }
+    assert!(told.unwrap().lease_until > first.lease_until, "before it ends");
+    world.restart();
+    assert_eq!(world.fleet.ledgers.len(), 1);
+    world.hello("r2", 7, 2);
+    assert_eq!(around(&world, "r2").unwrap().lease, 1);
+    world.hello("r3", 8, 3);
+    world.report("r3", vec![stands(&world, "h3", 1, HaState::Suspect)]);
+    world.pass(5);
+    assert_eq!(around(&world, "r3").unwrap().lease, 1, "five, one each, one leased: one is left");
+    world.hello("r1", 9, 1);
+    world.report("r1", vec![stands(&world, "h1", 1, HaState::Suspect)]);
+    world.pass(5);
+    assert_eq!(around(&world, "r1").unwrap().lease, 0, "nothing is left");
+}
+
+#[test]
+fn a_power_down_is_counted_once() {
+    let mut world = racks();
+    let fencing = |off_possibly_sent| {
+        HaState::Fencing(Fencing { off_possibly_sent, ..Fencing::new(Way::Order(By::Policy)) })
+    };
+    let downs = |world: &World| world.fleet.ledgers.get(&id::<ClusterId>("c1")).map_or(0, |ledger| ledger.downs_of(&id("r2")));
+    for (version, state, wanted) in [
+        (1, fencing(false), 0),
+        (2, fencing(true), 1),
+        (3, HaState::Fencing(Fencing { attempt: 2, off_possibly_sent: true, ..Fencing::new(Way::Order(By::Policy)) }), 1),
+        (4, HaState::Degraded(Degraded::Aborted), 1),
+        (5, fencing(true), 2),
+    ] {
+        world.report("r2", vec![stands(&world, "h2", version, state)]);
+        assert_eq!(downs(&world), wanted, "{version}");
+    }
+    world.pass(7300);
+    assert!(world.fleet.ledgers.is_empty(), "the window has passed");
 }
 
 proptest! {
