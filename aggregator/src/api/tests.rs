@@ -10,6 +10,7 @@ use futures_util::StreamExt;
 use picket_common::api::{CloudEvent, EventData, EventWhat, Field, Problem, Role, Scope};
 use picket_common::command::Action;
 use picket_common::command::{OperationState, Outcome, Refusal};
+use picket_common::ha::HostStatus;
 use picket_common::seal::{Belongs, key_pair, open};
 use picket_common::secret::Secret;
 use picket_common::wire::Generation;
@@ -27,10 +28,11 @@ mod transfer;
 use super::*;
 use crate::config::notify::{Exec, Notify, Way};
 use crate::context::{Archive, Asker, EventBus, Health, Published};
+use crate::fleet::request::Gate;
 use crate::fleet::route::Receiver;
 use crate::fleet::view::{
-    AgentRow, ApiTokenRow, BmcRow, ClusterRow, DefaultsRow, HostRow, Operation, OperationRow, PartRow, RackRow, SealedPassword,
-    ZoneRow,
+    AgentRow, ApiTokenRow, BmcRow, ClusterRow, DefaultsRow, HaSet, HostRow, Operation, OperationRow, PartRow, RackRow, Reported,
+    SealedPassword, ZoneRow,
 };
 use crate::fleet::{Event, Record, Rejection, Request as Asked};
 use crate::notify;
@@ -428,6 +430,45 @@ async fn lists_page_through_and_filter() {
     let token = lines["next_page_token"].as_str().unwrap();
     let rest = rig.get(&format!("/v1/hosts/h1/history?limit=3&page_token={token}")).await;
     assert_eq!((rest["items"].as_array().unwrap().len(), rest["items"][1]["sequence"].as_u64()), (2, Some(1)));
+}
+
+#[tokio::test]
+async fn where_hosts_stand_is_shown_and_selects() {
+    let rig = Rig::new().await;
+    let mut view = (*rig.context.view.load_full()).clone();
+    let host: HostId = "h1".parse().unwrap();
+    let report = json!({"host": "h1", "version": 3, "at": 0, "why": "three Off readings", "quarantined": true, "acked": false,
+        "state": {"Fenced": {"evidence": {"Readings": 3}, "restarting": false, "returned": false, "released": false}},
+        "error": null, "operation": null,
+        "proof": {"readings": [[0, "ipmi 10.0.0.1"]], "health": "no answer", "off_sent": true, "attempt": 1}});
+    let reported = Reported { report: serde_json::from_value(report).unwrap(), status: HostStatus::Down, ..Reported::default() };
+    view.reported.insert(host.clone(), Arc::new(reported));
+    let set = HaSet { gate: Some(true), ..HaSet::default() };
+    view.ha.insert(Gate::Host(host), Arc::new(set));
+    rig.context.view.store(Arc::new(view));
+    let ids =
+        |page: &Value| page["items"].as_array().unwrap().iter().map(|i| i["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    for (query, wanted) in [
+        ("ha=fenced", &["h1"][..]),
+        ("host_status=down", &["h1"]),
+        ("select=%40status%3Adown", &["h1"]),
+        ("select=%40all%21%40ha%3Afenced", &["h2", "h3"]),
+        ("ha=disabled&host_status=unknown", &["h2", "h3"]),
+        ("ha=suspect", &[]),
+    ] {
+        assert_eq!(ids(&rig.get(&format!("/v1/hosts?{query}")).await), wanted, "{query}");
+    }
+    assert_eq!(rig.send(Method::GET, "/v1/hosts?ha=dead", "").await.status(), 400);
+    let shown = rig.get("/v1/hosts/h1").await;
+    assert_eq!((&shown["ha"]["state"], &shown["host_status"]), (&json!("fenced"), &json!("down")));
+    let whole = rig.get("/v1/hosts/h1/ha").await;
+    assert_eq!((&whole["state"], &whole["proof"]["readings"][0]["device"]), (&json!("fenced"), &json!("ipmi 10.0.0.1")));
+    assert_eq!(whole["settings"]["policy"], json!({"value": "power-off", "from": "default"}));
+    let silent = rig.get("/v1/hosts/h2/ha").await;
+    assert_eq!((silent.get("state"), &silent["host_status"], &silent["closed"]), (None, &json!("unknown"), &json!("host")));
+    assert_eq!(rig.send(Method::GET, "/v1/hosts/h9/ha", "").await.status(), 404);
+    let counts = &rig.get("/v1/summary").await["hosts"];
+    assert_eq!((&counts["ha"], &counts["host_status"]), (&json!({"disabled": 2, "fenced": 1}), &json!({"down": 1, "unknown": 2})));
 }
 
 #[tokio::test]

@@ -333,8 +333,8 @@ impl Fleet {
         }
         if before.cluster != row.cluster || before.rack != row.rack {
             self.move_alerts(&row, now);
-            self.settle_cluster_alerts(&before.cluster, now);
-            self.settle_cluster_alerts(&row.cluster, now);
+            self.settle_cluster_alerts(&before.cluster, false, now);
+            self.settle_cluster_alerts(&row.cluster, true, now);
         } else if before.maintenance != row.maintenance {
             self.review_host(&id, now);
         }

@@ -139,13 +139,15 @@ async fn add(client: &Client, out: &Output, id: &HostId, body: &Value) -> Result
 }
 
 /// The API's parameters for a filter.
-pub fn query(filter: HostFilter) -> [(&'static str, Option<String>); 4] {
-    let HostFilter { zone, cluster, rack, state } = filter;
+pub fn query(filter: HostFilter) -> [(&'static str, Option<String>); 6] {
+    let HostFilter { zone, cluster, rack, state, ha, status } = filter;
     [
         ("zone", zone.map(|id| id.to_string())),
         ("cluster", cluster.map(|id| id.to_string())),
         ("rack", rack.map(|id| id.to_string())),
         ("state", state),
+        ("ha", ha),
+        ("host_status", status),
     ]
 }
 

@@ -138,8 +138,8 @@ fn done(out: &Output, args: &ImportArgs, answer: &str) -> Ended {
 pub async fn export(client: &Client, args: ExportArgs) -> Ended {
     let ExportArgs { hosts: words, filter, format } = args;
     let select = if words.is_empty() { None } else { Some(selection(client, &words).await?) };
-    let [zone, cluster, rack, state] = hosts::query(filter);
-    let path = with_query("/v1/export/hosts", &[("select", select), zone, cluster, rack, state]);
+    let query: Vec<_> = std::iter::once(("select", select)).chain(hosts::query(filter)).collect();
+    let path = with_query("/v1/export/hosts", &query);
     let media = match format {
         ExportFormat::Csv => CSV,
         ExportFormat::Ndjson => NDJSON,

@@ -65,7 +65,9 @@ impl Fleet {
         let Some(known) = known.filter(|known| *known != after) else { return };
         let subject = Subject::Host(host);
         let is_back = self.open_alert(&subject.alert_id(AlertKind::HostPowerChanged)).is_some();
-        let is_ours = matches!(cause, PowerCause::Command(_)) || self.is_late_effect(&host.id, after, now);
+        let is_ours = matches!(cause, PowerCause::Command(_))
+            || self.view.reported.get(&host.id).is_some_and(|row| row.may_have_led_to(after))
+            || self.is_late_effect(&host.id, after, now);
         let cause = (!is_back && !is_ours).then(|| Cause {
             summary: format!("{} was switched {known} → {after}, and not by Picket", host.id),
             bmc_error: None,

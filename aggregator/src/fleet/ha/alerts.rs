@@ -35,6 +35,9 @@ const OF_STATE: [AlertKind; 5] = [
     AlertKind::BmcContradiction,
 ];
 
+/// Kinds of a cluster.
+const OF_CLUSTER: [AlertKind; 2] = [AlertKind::CapReached, AlertKind::StormHeld];
+
 /// The alert of a cluster that a gate's refusal belongs to.
 const fn cluster_kind(gate: Gate) -> Option<AlertKind> {
     match gate {
@@ -162,7 +165,8 @@ impl Fleet {
         let settings = in_force(&self.view, host);
         let report = row.report.as_ref().filter(|_| closed(&self.view, host).is_none());
         let told = report.map(|report| Told { host: &host.id, report, row: &row, settings: &settings });
-        self.settle_cluster_alerts(&host.cluster, now);
+        let holds_one = held(&row).and_then(cluster_kind).is_some();
+        self.settle_cluster_alerts(&host.cluster, holds_one, now);
         for kind in OF_STATE {
             let said = told.as_ref().and_then(|told| told.said(kind));
             let may_begin = match kind {
@@ -203,9 +207,14 @@ impl Fleet {
         }
     }
 
-    /// Brings the alerts of a cluster in line with what holds its hosts.
-    pub(in crate::fleet) fn settle_cluster_alerts(&mut self, cluster: &ClusterId, now: Now) {
+    /// Brings the alerts of a cluster in line with what holds its hosts; `holds_one` = one of them may be held by such a gate. Else
+    /// there is nothing to begin, and every host need not be looked at.
+    pub(in crate::fleet) fn settle_cluster_alerts(&mut self, cluster: &ClusterId, holds_one: bool, now: Now) {
         let Some(cluster) = self.view.clusters.get(cluster).cloned() else { return };
+        let is_told = |kind: &AlertKind| self.open_alert(&Subject::Cluster(&cluster).alert_id(*kind)).is_some();
+        if !holds_one && !OF_CLUSTER.iter().any(is_told) {
+            return;
+        }
         let hosts = self.view.hosts_of_cluster(&cluster.id);
         let mut waiting: Vec<(AlertKind, Arc<Reported>, HostId, Gate)> = Vec::new();
         for id in hosts.iter() {
@@ -216,7 +225,7 @@ impl Fleet {
                 waiting.push((kind, Arc::clone(row), id.clone(), gate));
             }
         }
-        for kind in [AlertKind::CapReached, AlertKind::StormHeld] {
+        for kind in OF_CLUSTER {
             let mut of_kind = waiting.iter().filter(|(of, ..)| *of == kind);
             let count = of_kind.clone().count() as u64;
             let cause = of_kind.next().map(|(_, row, host, gate)| {

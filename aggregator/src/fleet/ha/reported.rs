@@ -451,6 +451,32 @@ fn a_host_that_may_come_back_does_not_break_its_fence() {
 }
 
 #[test]
+fn what_host_ha_switches_is_not_somebody_elses_doing() {
+    let sent = HaState::Fencing(Fencing { off_possibly_sent: true, ..Fencing::new(Way::Order(By::Policy)) });
+    let restarting =
+        HaState::Fenced(Fenced { evidence: Evidence::Readings(3), restarting: true, returned: false, released: false });
+    let (on, off) = (PowerState::On, PowerState::Off);
+    for (state, from, to, is_told) in [
+        (sent, on, off, false),
+        (fencing(1, None), on, off, true),
+        (HaState::Fencing(Fencing::new(Way::Proof)), on, off, true),
+        (HaState::Recovering { attempt: 1 }, on, off, false),
+        (HaState::Recovering { attempt: 1 }, off, on, false),
+        (restarting, off, on, false),
+        (fenced(), off, on, true),
+    ] {
+        let mut world = World::watched(1);
+        world.report("r1", vec![world.power_report("h1", from)]);
+        world.ask(Request::AckAlert { id: "host-power-changed.h1".into(), comment: None }).ok();
+        world.stands("h1", state.clone());
+        world.report("r1", vec![world.power_report("h1", to)]);
+        let alerts = world.fleet.view().alerts;
+        let fires = alerts.get("host-power-changed.h1").is_some_and(|alert| alert.state == AlertState::Firing);
+        assert_eq!(fires, is_told, "{state:?}: {from} to {to}");
+    }
+}
+
+#[test]
 fn maintenance_silences_and_a_lost_agent_inhibits() {
     let mut world = World::watched(1);
     world.ask(Request::PatchHost(id("h1"), HostChange { maintenance: Some(true), ..HostChange::default() })).unwrap();

@@ -8,6 +8,7 @@ use picket_common::api::{EventWhat, HistoryWhat};
 use picket_common::clock::Now;
 use picket_common::ha::{By, Evidence, Fenced, HaState, Way};
 use picket_common::id::HostId;
+use picket_common::power::PowerState;
 use picket_common::wire::ha::{Act, HaReport, JudgedReport};
 
 use super::alerts::Moved;
@@ -42,6 +43,17 @@ impl Reported {
             attempt: proof.attempt,
             by,
         })
+    }
+
+    /// Whether what its agent does to it may have led to this power state: an off of its fence, a reset to recover it, an on after
+    /// its fence. What is only proven was somebody else's doing.
+    pub(in crate::fleet) fn may_have_led_to(&self, power: PowerState) -> bool {
+        match (self.state(), power) {
+            (Some(HaState::Fencing(fencing)), PowerState::Off) => fencing.off_possibly_sent,
+            (Some(HaState::Recovering { .. } | HaState::Recovered), PowerState::On | PowerState::Off) => true,
+            (Some(HaState::Fenced(fenced)), PowerState::On) => fenced.restarting,
+            _ => false,
+        }
     }
 
     /// Whether a report of the journal that spoke last is newer than what is known, or makes it trusted again.
@@ -152,7 +164,7 @@ impl Fleet {
         if self.view.reported.remove(&host.id).is_some() {
             self.draft.records.push(Record::Remove(RowKey::Reported(host.id.clone())));
         }
-        self.settle_cluster_alerts(&host.cluster, now);
+        self.settle_cluster_alerts(&host.cluster, false, now);
     }
 
     /// Changes what is known of a host in host-HA, and marks it to be written, concluded from and published.

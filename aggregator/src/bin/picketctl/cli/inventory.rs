@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use picket_common::ha::{HaName, HostStatus};
 use picket_common::id::{ClusterId, HostId, RackId, ZoneId};
 
 use super::pair;
@@ -202,6 +203,12 @@ pub struct HostFilter {
     /// Only in this power state.
     #[arg(long, value_parser = ["on", "off", "unknown", "disabled"])]
     pub state: Option<String>,
+    /// Only in this state of host-HA.
+    #[arg(long, value_parser = HaName::ALL.map(HaName::as_str))]
+    pub ha: Option<String>,
+    /// Only with this host status.
+    #[arg(long, value_parser = HostStatus::ALL.map(HostStatus::as_str))]
+    pub status: Option<String>,
 }
 
 /// Settings that a host may have of its own, and that a cluster's hosts inherit.
