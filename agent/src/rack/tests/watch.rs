@@ -906,8 +906,8 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
-    /// Whatever happens, Fenced is never reached without as many Off readings of that BMC one after another, and no host that
-    /// answers is switched off but for a person.
+    /// Whatever happens, Fenced is never reached without as many Off readings that this BMC gave, far enough apart, and what is told
+    /// counts up.
     #[test]
     fn fenced_means_proven_whatever_happens(life in prop::collection::vec((happening(), 1_u64..200), 1..25)) {
         let mut world = World::watched(&["h", "other"], |settings| settings.boot_wait = 60);
