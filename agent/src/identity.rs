@@ -17,7 +17,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// No identity yet.
-    #[error("this agent has not joined: run `picket-agent join TOKEN` (get the token with `picketctl agents token --rack RACK`, or for a witness `--host HOST`)")]
+    #[error(
+        "this agent has not joined: run `picket-agent join TOKEN` (get the token with `picketctl agents token --rack RACK`, or for a witness `--host HOST`)"
+    )]
     NotJoined,
     /// A file could not be read or written.
     #[error("{path}")]

@@ -701,7 +701,8 @@ async fn a_witness_joins_as_agents_do() {
     let response = rig.client.post(format!("{}/v1/agents/join", rig.url)).body(body).send().await.unwrap();
     assert_eq!(response.status(), 200);
     let (_, Asked::JoinWitness { certificate, .. }) = rig.last_asked() else { panic!("not a join") };
-    let certificate = <rustls::pki_types::CertificateDer as rustls::pki_types::pem::PemObject>::from_pem_slice(certificate.as_bytes()).unwrap();
+    let certificate =
+        <rustls::pki_types::CertificateDer as rustls::pki_types::pem::PemObject>::from_pem_slice(certificate.as_bytes()).unwrap();
     let role = picket_common::certificate::identity(&certificate).unwrap().identity.role;
     assert_eq!(role, picket_common::certificate::Role::Witness("h1".parse().unwrap()));
 }

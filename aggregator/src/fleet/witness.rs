@@ -51,7 +51,8 @@ impl Fleet {
             return Err(Rejection::TokenExpired(token.expires_at));
         }
         let agent = token.host.as_str().parse();
-        let agent = agent.map_err(|_| Rejection::Invalid { field: "host", text: "its name cannot stand in a certificate".into() })?;
+        let agent =
+            agent.map_err(|_| Rejection::Invalid { field: "host", text: "its name cannot stand in a certificate".into() })?;
         match &token.used {
             Some((used, _)) if *used != csr => return Err(Rejection::TokenUsed),
             Some((_, certificate)) => return Ok(Answer::Joined { agent, certificate: certificate.clone() }),

@@ -352,7 +352,7 @@ impl HaState {
     /// The state after `event`; `None` when the event means nothing here. The same state again is `Some`.
     #[must_use]
     pub fn step(&self, event: &HaEvent, rules: &Rules) -> Option<Self> {
-        if let Some(next) = self.from_anywhere(event) {
+        if let Some(next) = self.in_every_state(event) {
             return Some(next);
         }
         match self {
@@ -381,7 +381,7 @@ impl HaState {
     }
 
     /// Edges that every state has, Disabled apart.
-    fn from_anywhere(&self, event: &HaEvent) -> Option<Self> {
+    fn in_every_state(&self, event: &HaEvent) -> Option<Self> {
         match (self, event) {
             (_, HaEvent::Disabled) => Some(Self::Disabled),
             (Self::Disabled, _) => None,

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use picket_common::ha::settings::{ActivityCheck, HaSettings, HealthCheck, Mode, NothingToCheck};
-use picket_common::ha::{By, Degraded, Evidence, Fenced, Fencing, Gate, HaName, HaState, HostStatus, Ineligible, OutagePolicy, Way};
+use picket_common::ha::{
+    By, Degraded, Evidence, Fenced, Fencing, Gate, HaName, HaState, HostStatus, Ineligible, OutagePolicy, Way,
+};
 use picket_common::wire::Time;
 use picket_common::wire::ha::{Act, ClusterHa, HaClosed, HaCommand, HaPart, HaReport, HaVerb, JudgedReport};
 use proptest::prelude::*;
@@ -93,11 +95,8 @@ impl World {
     }
 
     fn told(&self, host: &str) -> Vec<&HaReport> {
-        let of = |report| match report {
-            &Report::Ha(ref told) if told.host.as_str() == host => Some(&**told),
-            _ => None,
-        };
-        self.reports.iter().filter_map(of).collect()
+        let told = self.reports.iter().filter_map(|report| if let Report::Ha(told) = report { Some(&**told) } else { None });
+        told.filter(|told| told.host.as_str() == host).collect()
     }
 
     fn last(&self, host: &str) -> &HaReport {
@@ -164,11 +163,8 @@ impl World {
     }
 
     fn judged(&self, host: &str) -> Vec<&JudgedReport> {
-        let of = |report| match report {
-            &Report::Judged(ref told) if told.host.as_str() == host => Some(told),
-            _ => None,
-        };
-        self.reports.iter().filter_map(of).collect()
+        let told = self.reports.iter().filter_map(|report| if let Report::Judged(told) = report { Some(told) } else { None });
+        told.filter(|told| told.host.as_str() == host).collect()
     }
 
     fn offs(&mut self, host: &str) -> usize {
@@ -291,7 +287,9 @@ fn a_host_whose_file_is_written_is_degraded_and_never_fenced() {
     world.life("h").writes = true;
     world.run(3600);
     assert_eq!(world.orders("h"), [], "{:?}", world.story("h"));
-    assert!(world.story("h").iter().all(|name| matches!(name, N::Ineligible | N::Available | N::Suspect | N::Checking | N::Degraded)));
+    assert!(
+        world.story("h").iter().all(|name| matches!(name, N::Ineligible | N::Available | N::Suspect | N::Checking | N::Degraded))
+    );
 }
 
 #[test]
@@ -347,7 +345,9 @@ fn a_host_that_heals_is_available_again_wherever_it_stands() {
             // t24: it waits, for people work on it.
             world.run_until("h", N::Recovering, 200);
             world.run(60);
-            world.change_ha(2, "h", |ha| ha.pause = Some(picket_common::wire::ha::Pause { owner: "ann".into(), until: Time(i64::MAX) }));
+            world.change_ha(2, "h", |ha| {
+                ha.pause = Some(picket_common::wire::ha::Pause { owner: "ann".into(), until: Time(i64::MAX) })
+            });
         }
         world.run_until("h", wanted, 900);
         world.run(20);
@@ -363,7 +363,8 @@ fn a_host_that_heals_is_available_again_wherever_it_stands() {
 fn a_held_fence_says_by_which_gate_and_goes_on_when_it_opens() {
     let mut world = World::watched(&["h", "other"], |settings| settings.recovery_attempts = 0);
     world.life("h").hung = true;
-    let pause = picket_common::wire::ha::Pause { owner: "ann".into(), until: world.now.after(Duration::from_secs(600)).wall.into() };
+    let pause =
+        picket_common::wire::ha::Pause { owner: "ann".into(), until: world.now.after(Duration::from_secs(600)).wall.into() };
     world.change_ha(2, "h", |ha| {
         ha.settings.recovery_attempts = 0;
         ha.pause = Some(pause);
@@ -870,11 +871,38 @@ enum Happening {
 fn happening() -> impl Strategy<Value = Happening> {
     use Happening as H;
     let all = vec![
-        H::Hang, H::Hang, H::Hang, H::Heal, H::Write, H::SlowStorage(true), H::SlowStorage(false), H::Network(false), H::Network(true),
-        H::Network(true), H::Power(Reading::Off), H::Power(Reading::Off), H::Power(Reading::On), H::Power(Reading::Transitioning),
-        H::Unreadable(true), H::Unreadable(false), H::Unreadable(false), H::Lazy(true), H::Lazy(false), H::Restart, H::Fence, H::Abort,
-        H::Release, H::Operation(PowerOperation::On), H::Operation(PowerOperation::Off), H::Operation(PowerOperation::Cycle),
-        H::Operation(PowerOperation::Reset), H::Maintenance(true), H::Maintenance(false), H::Closed(true), H::Closed(false), H::Closed(false),
+        H::Hang,
+        H::Hang,
+        H::Hang,
+        H::Heal,
+        H::Write,
+        H::SlowStorage(true),
+        H::SlowStorage(false),
+        H::Network(false),
+        H::Network(true),
+        H::Network(true),
+        H::Power(Reading::Off),
+        H::Power(Reading::Off),
+        H::Power(Reading::On),
+        H::Power(Reading::Transitioning),
+        H::Unreadable(true),
+        H::Unreadable(false),
+        H::Unreadable(false),
+        H::Lazy(true),
+        H::Lazy(false),
+        H::Restart,
+        H::Fence,
+        H::Abort,
+        H::Release,
+        H::Operation(PowerOperation::On),
+        H::Operation(PowerOperation::Off),
+        H::Operation(PowerOperation::Cycle),
+        H::Operation(PowerOperation::Reset),
+        H::Maintenance(true),
+        H::Maintenance(false),
+        H::Closed(true),
+        H::Closed(false),
+        H::Closed(false),
     ];
     prop::sample::select(all)
 }

@@ -68,11 +68,20 @@ impl Stepper {
         match (self, before) {
             (Self::Fence(now), Self::Fence(before)) => {
                 let key = |attempt: &Attempt| {
-                    (attempt.way.clone(), attempt.number, attempt.phase, attempt.off_possibly_sent, attempt.is_counted, attempt.tried)
+                    (
+                        attempt.way.clone(),
+                        attempt.number,
+                        attempt.phase,
+                        attempt.off_possibly_sent,
+                        attempt.is_counted,
+                        attempt.tried,
+                    )
                 };
                 key(now) != key(before)
             }
-            (Self::Recover(now), Self::Recover(before)) => (now.number, now.stage, now.sent) != (before.number, before.stage, before.sent),
+            (Self::Recover(now), Self::Recover(before)) => {
+                (now.number, now.stage, now.sent) != (before.number, before.stage, before.sent)
+            }
             _ => true,
         }
     }
@@ -266,7 +275,8 @@ impl Rack {
         if !matches!(step, Step::Stay) {
             (watch.waiting.limit, watch.waiting.due) = (None, None);
         }
-        let counts = matches!((&before, &stepper), (Stepper::Fence(before), Stepper::Fence(now)) if now.is_counted && !before.is_counted);
+        let counts =
+            matches!((&before, &stepper), (Stepper::Fence(before), Stepper::Fence(now)) if now.is_counted && !before.is_counted);
         let intends = step == Step::Ask(Ask::Off);
         let resets = step == Step::Ask(Ask::Reset);
         let had_slot = before.holds_slot() && !stepper.holds_slot();
@@ -410,9 +420,10 @@ impl Rack {
         let key = |judgement: &Judgement| -> Vec<_> {
             judgement.0.iter().map(|answer| (answer.gate, answer.verdict, answer.overridden_by.clone())).collect()
         };
-        let is_old = watch.judged.as_ref().is_some_and(|(was, number, told)| {
-            (*was, *number) == (act, attempt) && key(told) == key(&judgement)
-        });
+        let is_old = watch
+            .judged
+            .as_ref()
+            .is_some_and(|(was, number, told)| (*was, *number) == (act, attempt) && key(told) == key(&judgement));
         if is_old && act != Act::Plan {
             return;
         }

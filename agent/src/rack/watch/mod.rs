@@ -281,11 +281,8 @@ impl Rack {
                 watch.row.error = None;
                 self.end_operations(slot, Refusal::HostFenced, now, decision);
             }
-            (HaState::Fenced(fenced), HaState::Fenced(_)) => {
-                if fenced.released {
-                    watch.row.mark = None;
-                }
-            }
+            (HaState::Fenced(fenced), HaState::Fenced(_)) if fenced.released => watch.row.mark = None,
+            (HaState::Fenced(_), HaState::Fenced(_)) => {}
             (HaState::Fenced(fenced), _) => {
                 watch.row.mark = Some(fenced.evidence.clone());
                 watch.row.quarantined = true;
@@ -475,7 +472,7 @@ impl Rack {
             let share = (self.draw_jitter() - 0.8) / 0.4;
             let Some(host) = self.hosts.get_mut(slot).and_then(Option::as_mut) else { continue };
             let id = host.row.host.clone();
-            if !self.watching.absent.get(&id).is_some_and(|absent| absent.ha.is_some()) {
+            if self.watching.absent.get(&id).is_none_or(|absent| absent.ha.is_none()) {
                 continue;
             }
             let Some(Absent { ha: Some(ha), row }) = self.watching.absent.remove(&id) else { continue };

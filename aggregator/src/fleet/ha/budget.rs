@@ -264,8 +264,8 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Pass(seconds) => now = later(now, Duration::from_secs(seconds.into())),
-                    Step::Unwell(n, unwell) => racks.iter_mut().nth(n).into_iter().for_each(|rack| rack.unwell = unwell),
-                    Step::Connect(n, is) => racks.iter_mut().nth(n).into_iter().for_each(|rack| rack.connected = is),
+                    Step::Unwell(n, unwell) => racks.get_mut(n).into_iter().for_each(|rack| rack.unwell = unwell),
+                    Step::Connect(n, is) => racks.get_mut(n).into_iter().for_each(|rack| rack.connected = is),
                     Step::Down(n) => {
                         let Some(rack) = racks.get_mut(n) else { continue };
                         let lease = if rack.until.is_some_and(|until| now < until) { usize::from(rack.lease) } else { 0 };

@@ -238,7 +238,8 @@ fn down_is_withdrawn_when_nobody_vouches_for_it_or_the_host_reads_on() {
         assert_eq!(world.status("h1"), HostStatus::Down);
         world
     };
-    let cases: [(&str, fn(&mut World), HostStatus); 8] = [
+    type Case = (&'static str, fn(&mut World), HostStatus);
+    let cases: [Case; 8] = [
         ("On is read", |world| world.report("r1", vec![world.power_report("h1", PowerState::On)]), HostStatus::Disconnected),
         ("it returned", |world| world.stands("h1", returned()), HostStatus::Disconnected),
         ("the agent is lost", |world| world.pass(15), HostStatus::Unknown),
@@ -401,7 +402,7 @@ fn cap_and_storm_are_one_alert_of_the_cluster_and_explain_the_hosts() {
         let alert = &view.alerts[&*cluster];
         assert_eq!((alert.host.as_ref(), alert.cluster.as_ref(), alert.count), (None, Some(&id("c1")), 3));
         for host in ["h1", "h2", "h3"] {
-            assert_eq!(view.alerts[&*format!("fence-refused.{host}")].inhibited_by, [cluster.clone()]);
+            assert_eq!(view.alerts[&*format!("fence-refused.{host}")].inhibited_by, std::slice::from_ref(&cluster));
         }
         let told = world.events.iter().filter(|event| event.subject == "c1").count();
         assert_eq!(told, 1, "one an episode");

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use picket_common::api::Field;
-use picket_common::api::ha::{BrakesPatch, HaPatch};
 use picket_common::api::HistoryWhat;
+use picket_common::api::ha::{BrakesPatch, HaPatch};
 use picket_common::command::{Action, HaAction, Outcome};
-use picket_common::ha::{By, Degraded, Fencing, Gate as RefusingGate, GateSet, HaState, OutagePolicy, Way};
 use picket_common::ha::settings::{ActivityCheck, HealthCheck, Neighbour};
+use picket_common::ha::{By, Degraded, Fencing, Gate as RefusingGate, GateSet, HaState, OutagePolicy, Way};
 use picket_common::id::{ClusterId, HostId};
 use picket_common::power::PowerState;
 use picket_common::wire::assign::Assign;
@@ -300,7 +300,9 @@ fn neighbours_are_chosen_where_nobody_names_them() {
     let mut world = World::running(5);
     let witness = HealthCheck::Witness { address: "{host}.lan".into(), port: None };
     let ask = ActivityCheck::Witness { paths: vec!["/vm/{host}".into()], neighbours: Vec::new() };
-    world.ask(cluster_ha(HaPatch { health: Field::Set(vec![witness]), activity: Field::Set(vec![ask]), ..HaPatch::default() })).unwrap();
+    world
+        .ask(cluster_ha(HaPatch { health: Field::Set(vec![witness]), activity: Field::Set(vec![ask]), ..HaPatch::default() }))
+        .unwrap();
     for host in ["h1", "h2", "h3", "h4", "h5"] {
         set(&mut world, Gate::Host(id(host)), true);
     }
@@ -548,9 +550,7 @@ fn a_lease_is_renewed_and_outlives_a_restart() {
 #[test]
 fn a_power_down_is_counted_once() {
     let mut world = racks();
-    let fencing = |off_possibly_sent| {
-        HaState::Fencing(Fencing { off_possibly_sent, ..Fencing::new(Way::Order(By::Policy)) })
-    };
+    let fencing = |off_possibly_sent| HaState::Fencing(Fencing { off_possibly_sent, ..Fencing::new(Way::Order(By::Policy)) });
     let downs = |world: &World| world.fleet.ledgers.get(&id::<ClusterId>("c1")).map_or(0, |ledger| ledger.downs_of(&id("r2")));
     for (version, state, wanted) in [
         (1, fencing(false), 0),
