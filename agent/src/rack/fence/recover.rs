@@ -23,6 +23,8 @@ use crate::bmc::{Ask, DriverError, PowerReply, Reading};
 
 /// Readings that fail before the reset is sent all the same: a BMC that cannot be read may still take orders.
 const READ_TRIES: u8 = 2;
+/// Readings of a host that is not On before the attempt is given up: an Off is confirmed and fenced long before that.
+const NOT_ON: u8 = 60;
 /// Pause before a host that is off, or between on and off, is read again.
 const READ_AGAIN: Duration = Duration::from_secs(2);
 
@@ -62,13 +64,16 @@ pub struct Recovery {
     /// When a health check or the gates were asked for, or the reset was answered (boottime).
     #[serde(skip)]
     asked: Duration,
+    /// Readings that were not On.
+    #[serde(skip)]
+    not_on: u8,
 }
 
 impl Recovery {
     /// An attempt that is to begin.
     #[must_use]
     pub const fn new(number: u8) -> Self {
-        Self { number, stage: Stage::Queued, sent: None, error: None, asked: Duration::ZERO }
+        Self { number, stage: Stage::Queued, sent: None, error: None, asked: Duration::ZERO, not_on: 0 }
     }
 
     /// Whether it has the rack's slot: while the reset is on its way, not while the host boots.
@@ -122,7 +127,10 @@ impl Recovery {
         match result {
             Ok(Reading::On) => self.vet(now),
             // What is off is not reset, and not switched on: once the Off is confirmed, it is fenced.
-            Ok(Reading::Off | Reading::Transitioning) => Step::Wait(READ_AGAIN),
+            Ok(Reading::Off | Reading::Transitioning) => {
+                self.not_on = self.not_on.saturating_add(1);
+                if self.not_on < NOT_ON { Step::Wait(READ_AGAIN) } else { self.spent("the host does not read On") }
+            }
             Err(error) => {
                 self.error = Some(error.to_wire());
                 let tries = tries.saturating_add(1);

@@ -170,6 +170,7 @@ impl World {
     fn apply(&mut self, event: Event) {
         let mut decision = Decision::default();
         self.rack.apply(event, self.now, &mut decision);
+        self.sends_what_it_intends(&decision);
         if !decision.records.is_empty() && self.dies(&mut decision) {
             return;
         }

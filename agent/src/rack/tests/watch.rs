@@ -11,6 +11,8 @@ use picket_common::wire::ha::{Act, ClusterHa, HaClosed, HaCommand, HaPart, HaRep
 use proptest::prelude::*;
 
 use super::*;
+use crate::rack::host::Purpose;
+use crate::rack::watch::Stepper;
 use crate::sign::{Check, Sign, Stamp};
 
 /// How a host answers its checks.
@@ -68,6 +70,20 @@ impl World {
         let (done, checking): (Vec<_>, Vec<_>) = std::mem::take(&mut self.checking).into_iter().partition(|(at, _)| *at <= now);
         self.checking = checking;
         done.into_iter().map(|(_, done)| done).collect()
+    }
+
+    /// What a fence or recovery sends goes with the journal of its intent, and so in the instant in which all gates were asked.
+    pub(super) fn sends_what_it_intends(&self, decision: &Decision) {
+        for (_, job) in decision.jobs.iter().filter(|(_, job)| matches!(job.ask, Ask::Off | Ask::Reset)) {
+            let flight = self.rack.hosts.iter().flatten().filter_map(|host| host.in_flight).find(|flight| flight.ticket == job.ticket);
+            let intends = |record: &Record| match record {
+                Record::Ha(row) => row.host == job.bmc.host && row.stepper.as_ref().is_some_and(Stepper::holds_slot),
+                _ => false,
+            };
+            if flight.is_some_and(|flight| flight.purpose == Purpose::Fence) {
+                assert!(decision.records.iter().any(intends), "{:?} is sent, and the gates were asked earlier", job.ask);
+            }
+        }
     }
 
     /// A rack whose hosts are watched over, and well.
@@ -524,6 +540,65 @@ fn a_named_principal_fences_a_host_that_looks_well() {
     world.verb(1, "h", HaVerb::Fence { overrides: vec![] });
     world.run(30);
     assert_eq!((world.outcomes(1).len(), world.offs("h")), (1, 1));
+}
+
+#[test]
+fn nothing_is_sent_while_the_bmc_is_busy_and_then_only_with_the_gates_asked_again() {
+    let mut world = World::watched(&["h", "other"], |settings| settings.recovery_attempts = 0);
+    world.life("h").hung = true;
+    world.run_until("h", N::Fencing, 200);
+    // A request that hangs.
+    let slot = world.rack.by_id[&id("h")];
+    let mut decision = Decision::default();
+    world.rack.land(slot);
+    world.flying.clear();
+    world.rack.send(slot, Ask::Status, Purpose::Poll, Duration::from_secs(30), world.now, &mut decision);
+    world.run(25);
+    assert_eq!((world.offs("h"), world.judged("h").len()), (0, 0), "{}", world.why("h"));
+    // Meanwhile somebody begins to work on it.
+    let pause = picket_common::wire::ha::Pause { owner: "ann".into(), until: world.now.after(Duration::from_secs(100)).wall.into() };
+    world.change_ha(2, "h", |ha| (ha.settings.recovery_attempts, ha.pause) = (0, Some(pause)));
+    world.rack.land(slot);
+    world.run(60);
+    assert_eq!(world.offs("h"), 0);
+    world.run_until("h", N::Fenced, 120);
+    assert_eq!(world.offs("h"), 1);
+}
+
+#[test]
+fn a_host_without_a_health_check_can_be_fenced_by_a_person() {
+    let mut world = World::watched(&["h", "other"], |_| ());
+    world.change_ha(2, "h", |ha| ha.settings.health.clear());
+    world.run(5);
+    assert_eq!(world.state("h").name(), N::Ineligible);
+    world.verb(1, "h", HaVerb::Fence { overrides: vec![] });
+    world.run(30);
+    assert_eq!(world.outcomes(1), [Outcome::Changed], "{}", world.why("h"));
+    assert_eq!(world.last("h").proof.as_ref().unwrap().health, "it has no health check");
+}
+
+#[test]
+fn what_somebody_acknowledged_is_no_storm_any_more() {
+    let names: Vec<String> = (0..6).map(|number| format!("n{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut world = World::watched(&names, |settings| settings.recovery_attempts = 0);
+    // Four of six: more than three. One after another, or it would be a cliff.
+    for name in &names[..4] {
+        world.life(name).hung = true;
+        world.run(40);
+    }
+    let held = |world: &World| match world.state("n3") {
+        HaState::Fencing(fencing) => fencing.held,
+        state => panic!("{state:?}"),
+    };
+    world.run(120);
+    assert_eq!(held(&world), Some(Gate::Storm));
+    world.verb(1, "n0", HaVerb::Ack);
+    world.run(590);
+    assert_eq!(held(&world), Some(Gate::Storm), "it cools down");
+    world.run(30);
+    // The cap of three an hour was spent by the others.
+    assert_eq!(held(&world), Some(Gate::Cap));
 }
 
 #[test]

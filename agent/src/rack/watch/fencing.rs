@@ -28,6 +28,10 @@ use crate::rack::{Decision, Rack, Record};
 const OVERDUE: Duration = Duration::from_secs(60);
 /// How long a reset of ours may be passing through Off.
 const RESETTING: Duration = Duration::from_secs(60);
+/// Pause before the gates are asked when nothing can be sent to the BMC just now.
+const BUSY: Duration = Duration::from_millis(100);
+/// The same while nothing can be sent for longer: its gates are closed, or the journal does not work.
+const CLOSED: Duration = Duration::from_secs(2);
 /// Most steps in one instant: each of them asks, waits or ends but for the gates' answers.
 const MOST_STEPS: usize = 16;
 
@@ -48,7 +52,7 @@ impl Stepper {
         }
     }
 
-    const fn holds_slot(&self) -> bool {
+    pub(in crate::rack) const fn holds_slot(&self) -> bool {
         match self {
             Self::Fence(attempt) => attempt.holds_slot(),
             Self::Recover(recovery) => recovery.holds_slot(),
@@ -237,9 +241,17 @@ impl Rack {
             match step {
                 Step::Stay => {}
                 Step::Wait(pause) => self.set_waiting(slot, |waiting| waiting.due = Some(now.boottime.saturating_add(pause))),
+                Step::CheckHealth if self.watch_of(slot).is_some_and(|watch| watch.ha.settings.health.is_empty()) => {
+                    let said = "it has no health check";
+                    input = Some(Input::Health(Health { sign: HealthSign::CannotTell, begun: now.boottime, said }));
+                }
                 Step::CheckHealth => {
                     self.set_waiting(slot, |waiting| waiting.limit = Some(now.boottime.saturating_add(OVERDUE)));
                     self.check_health(slot, false, now, decision);
+                }
+                // What is sent goes in the instant in which the gates were asked.
+                Step::Judge(Act::Off | Act::Reset) if let Some(pause) = self.cannot_send(slot) => {
+                    self.set_waiting(slot, |waiting| waiting.due = Some(now.boottime.saturating_add(pause)));
                 }
                 Step::Judge(act) => input = Some(Input::Judged(self.ask_gates(slot, act, now, decision))),
                 Step::Ask(ask) => self.set_waiting(slot, |waiting| {
@@ -249,6 +261,15 @@ impl Rack {
                 Step::Ended(end) => self.stepper_ended(slot, *end, now, decision),
             }
         }
+    }
+
+    /// How long to wait until something may be sent to the BMC; `None` = it may be now.
+    fn cannot_send(&self, slot: usize) -> Option<Duration> {
+        let host = self.host(slot)?;
+        if !host.is_open() || !self.journal_works {
+            return Some(CLOSED);
+        }
+        (host.in_flight.is_some() || host.is_in_doubt()).then_some(BUSY)
     }
 
     fn set_waiting(&mut self, slot: usize, change: impl FnOnce(&mut Waiting)) {
@@ -273,7 +294,7 @@ impl Rack {
         // What it waited for is here, or means nothing to it; asking again is its to say.
         let step = stepper.step(input, now, rules);
         if !matches!(step, Step::Stay) {
-            (watch.waiting.limit, watch.waiting.due) = (None, None);
+            (watch.waiting.limit, watch.waiting.due, watch.waiting.ask) = (None, None, None);
         }
         let counts =
             matches!((&before, &stepper), (Stepper::Fence(before), Stepper::Fence(now)) if now.is_counted && !before.is_counted);
@@ -510,9 +531,14 @@ impl Rack {
         }
     }
 
-    /// The agent lives: how long it was away decides about the quiet time after its start.
+    /// The agent lives: how long it was away decides about the quiet time after its start. What moves without a host's state, such as
+    /// what somebody acknowledged and what the centre says of other racks, is looked at too.
     pub(in crate::rack) fn tell_brakes(&mut self, now: Now, decision: &mut Decision) {
-        if self.watching.rules.is_some() && self.brakes.lives(now) {
+        if self.watching.rules.is_none() {
+            return;
+        }
+        self.look_around(None, now, decision);
+        if self.brakes.lives(now) {
             decision.records.push(Record::Brakes(Box::new(self.brakes.row().clone())));
         }
     }

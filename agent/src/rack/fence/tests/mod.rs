@@ -599,6 +599,11 @@ fn a_reset_that_cannot_be_is_the_end_of_the_attempt() {
     }
     let blocked = Rules { is_blocked: true, ..rules(&settings) };
     play(&mut Recovery::new(1), blocked, &[(0, Start, "Overdue")]);
+    // Neither does one that never reads On wait for ever.
+    let mut recovery = Recovery::new(1);
+    play(&mut recovery, rules(&settings), &[(0, Start, "Status")]);
+    let off: Vec<(u64, In, &str)> = (0..59).flat_map(|_| [(0, BETWEEN, "wait 2"), (2000, Due, "Status")]).collect();
+    play(&mut recovery, rules(&settings), &after(&off, &[(0, OFF, "Overdue")]));
     // A BMC that does not say may still take orders.
     let unread = (0, Unread(ErrorClass::Deadline), "wait 2");
     play(
