@@ -249,11 +249,11 @@ impl Rack {
                     self.set_waiting(slot, |waiting| waiting.limit = Some(now.boottime.saturating_add(OVERDUE)));
                     self.check_health(slot, false, now, decision);
                 }
-                // What is sent goes in the instant in which the gates were asked.
-                Step::Judge(Act::Off | Act::Reset) if let Some(pause) = self.cannot_send(slot) => {
-                    self.set_waiting(slot, |waiting| waiting.due = Some(now.boottime.saturating_add(pause)));
-                }
-                Step::Judge(act) => input = Some(Input::Judged(self.ask_gates(slot, act, now, decision))),
+                Step::Judge(act) => match self.cannot_send(slot).filter(|_| matches!(act, Act::Off | Act::Reset)) {
+                    // What is sent goes in the instant in which the gates were asked.
+                    Some(pause) => self.set_waiting(slot, |waiting| waiting.due = Some(now.boottime.saturating_add(pause))),
+                    None => input = Some(Input::Judged(self.ask_gates(slot, act, now, decision))),
+                },
                 Step::Ask(ask) => self.set_waiting(slot, |waiting| {
                     waiting.limit = Some(now.boottime.saturating_add(OVERDUE));
                     waiting.ask = Some(ask);
