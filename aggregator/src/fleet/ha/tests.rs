@@ -542,9 +542,11 @@ fn a_lease_is_renewed_and_outlives_a_restart() {
     world.pass(5);
     assert_eq!(around(&world, "r3").unwrap().lease, 1, "five, one each, one leased: one is left");
     world.hello("r1", 9, 1);
+    assert_eq!(around(&world, "r1").map(|told| (told.unwell, told.lease)), Some((2, 0)));
     world.report("r1", vec![stands(&world, "h1", 1, HaState::Suspect)]);
     world.pass(5);
-    assert_eq!(around(&world, "r1").unwrap().lease, 0, "nothing is left");
+    assert_eq!(around(&world, "r2").map(|told| (told.unwell, told.lease)), Some((2, 1)), "it was looked around");
+    assert_eq!(around(&world, "r1"), None, "nothing is left, so nothing is new to it");
 }
 
 #[test]
