@@ -36,6 +36,7 @@ fn the_demo_shows_a_rack_and_ends_cleanly() {
     let text = fs::read_to_string(&log).unwrap();
     assert!(text.contains("all 96 hosts imported, enabled and shown as they really are"), "{text}");
     assert!(text.contains("by operation") && text.contains("seen by polling"), "{text}");
+    assert!(text.contains("and nothing was sent") && text.contains("host status down"), "{text}");
     let here = folder.path().display().to_string();
     assert_eq!(running_in(&here).len(), 3, "an aggregator and two agents: {:?}", running_in(&here));
 

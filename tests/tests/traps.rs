@@ -1,4 +1,4 @@
-//! Traps that real systems fell into (T11, T13, T15, T19, T20, T21), with whole daemons and every driver that talks to a BMC. T1 and
+//! Traps that real systems fell into (T6, T11, T13, T15, T19, T20, T21), with whole daemons and every driver that talks to a BMC. T1 and
 //! T12 are in `isolation.rs`, T17 in `process_drivers.rs`; the pure cores have tests of the same names.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
@@ -10,7 +10,7 @@ use picket_common::api::Operation;
 use picket_tests::bmcsim::{BmcHandle, Faults, Profile, Simulator};
 use picket_tests::eventually::eventually;
 use picket_tests::harness::{BY_HAND, simulator};
-use picket_tests::judged::{Bmc, By, PATIENCE, Stand, stand, stand_with};
+use picket_tests::judged::{Bmc, By, PATIENCE, Stand, all_on, stand, stand_with};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -80,6 +80,23 @@ fn while_read(bmc: &BmcHandle, times: u64) {
         Ok(())
     })
     .unwrap();
+}
+
+/// The host that cannot change comes first of all, and holds up nobody.
+#[test]
+fn t06_a_zone_with_a_host_that_cannot_change_is_disabled_all_the_same() {
+    let simulator = simulator("t", 2, 1).unwrap();
+    let hosts = all_on(&simulator);
+    let Stand { site, .. } = &stand(&hosts);
+    assert_eq!(site.ctl(&["hosts", "add", "bare", "--cluster", "c1", "--rack", "r1"]).unwrap().code, 0);
+    for (word, power) in [("disable", "disabled"), ("enable", "on")] {
+        let answer = site.ctl(&["oobm", word, "zone", "z1", "--yes"]).unwrap();
+        assert_eq!(answer.code, 0, "{answer:?}");
+        for (host, _) in &hosts {
+            site.until(host, "power", power, PATIENCE).unwrap();
+        }
+        assert_eq!(site.host("bare").unwrap()["power"], "disabled");
+    }
 }
 
 /// A BMC that is unplugged leaves no stale On: one interval with its jitter, the longest a request may take (10 s), and what a busy

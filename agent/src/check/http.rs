@@ -116,12 +116,15 @@ where
 
 /// What it means that a request was not answered.
 fn explained(error: &hyper::Error) -> Sign {
+    // A request that was cancelled may carry the connection's own error: that is the one that counts.
+    let mut error = error;
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            return broken(error, "no answer");
+    while let Some(this) = cause {
+        if let Some(io) = this.downcast_ref::<io::Error>() {
+            return broken(io, "no answer");
         }
-        cause = error.source();
+        error = this.downcast_ref().unwrap_or(error);
+        cause = this.source();
     }
     if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
         return Sign::Dead("the connection was closed without an answer".into());

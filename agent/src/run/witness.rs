@@ -23,7 +23,8 @@ pub async fn witness(host: HostId, identity: &Identity, config: Config, reload: 
     let mut signals = Signals::new().map_err(RunError::Signals)?;
     let Some(settings) = config.witness else { return Err(RunError::NoWitness(host)) };
     let witness = Witness::start(host.clone(), settings, tls::witness_server(identity)?).await?;
-    tracing::info!(%host, address = ?witness.address().ok(), "witness of this host");
+    let address = witness.address().map_or_else(|_| "unknown".to_owned(), |address| address.to_string());
+    tracing::info!(%host, address, "witness of this host");
     let serving = tokio::spawn(witness.serve());
     let mut pulse = interval(PULSE);
     notify_ready();

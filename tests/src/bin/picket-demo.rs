@@ -8,7 +8,7 @@ use anyhow::{Result, bail, ensure};
 use clap::Parser;
 use picket_tests::bmcsim::{BmcHandle, Simulator};
 use picket_tests::eventually::eventually;
-use picket_tests::harness::{Agent, Site, hosts, program, simulator};
+use picket_tests::harness::{Agent, Living, Site, hosts, program, simulator};
 use picket_tests::peers::process::Process;
 use serde_json::Value;
 
@@ -41,6 +41,7 @@ fn main() -> Result<()> {
     let mut demo = Demo::start()?;
     demo.wait_for_truth()?;
     demo.tour()?;
+    demo.fence()?;
     if !arguments.once {
         demo.invite();
         runtime.block_on(wait(stop));
@@ -152,6 +153,44 @@ impl Demo {
         say(&format!("picketctl history {}", first.name()));
         print!("{}", self.site.ctl(&["history", first.name()])?.out);
         Ok(())
+    }
+
+    /// Three hosts are watched over; one of them loses its power and is proven off, without an order.
+    fn fence(&self) -> Result<()> {
+        let names: Vec<&str> = self.bmcs().filter(|bmc| bmc.is_on()).map(BmcHandle::name).take(3).collect();
+        let mut living = Living::new(names.iter().copied())?;
+        let [host, ..] = names[..] else { bail!("too few hosts are on") };
+        say(&format!("host-HA for {}: a TCP health check each, quicker than by default", names.join(", ")));
+        self.run(&["ha", "set", "cluster", "c1", "settle=5", "health_interval=1", "stable=5"])?;
+        for name in &names {
+            self.run(&["ha", "set", "host", name, &format!("health=tcp:{}", living.address(name)?)])?;
+            self.run(&["ha", "enable", "host", name])?;
+        }
+        let stands = |host: &str, state: &str| {
+            eventually(PATIENCE, || {
+                let shown = self.site.json(&["ha", "show", host])?;
+                ensure!(shown.pointer("/0/state").is_some_and(|is| is == state), "{host} is not {state}: {shown}");
+                Ok(())
+            })
+        };
+        names.iter().try_for_each(|name| stands(name, "available"))?;
+
+        say(&format!("the power of {host} fails; its BMC stays up"));
+        let begun = now();
+        let bmc = self.bmcs().find(|bmc| bmc.name() == host);
+        bmc.into_iter().for_each(|bmc| bmc.set_power(false));
+        living.kill(host)?;
+        stands(host, "fenced")?;
+        say(&format!("fenced after {:.1} s, and nothing was sent: picketctl ha explain {host}", (now() - begun).as_secs_f64()));
+        print!("{}", self.run(&["ha", "explain", host])?);
+        Ok(())
+    }
+
+    /// Runs what must work, and gives what it prints.
+    fn run(&self, words: &[&str]) -> Result<String> {
+        let answer = self.site.ctl(words)?;
+        ensure!(answer.code == 0, "{words:?}: {answer:?}");
+        Ok(answer.out)
     }
 
     fn invite(&self) {

@@ -7,6 +7,7 @@ mod logins;
 mod operations;
 mod password;
 mod polling;
+mod traps;
 mod watch;
 
 use picket_common::command::{Action, BmcError, BootDevice, ErrorClass, Outcome, Persistence, Refusal};
@@ -62,6 +63,8 @@ struct World {
     machine_boot: MachineBoot,
     /// How hosts answer their checks.
     lives: HashMap<HostId, watch::Life>,
+    /// Looks at activity so far.
+    looked: Vec<(HostId, crate::sign::Check)>,
     /// The agent's own network works.
     network: bool,
     /// What the BMC of `h` said, by when the request was begun.
@@ -151,6 +154,7 @@ impl World {
             heartbeats: vec![],
             counter: 0,
             lives: HashMap::new(),
+            looked: Vec::new(),
             network: true,
             readings: vec![],
             checking: vec![],

@@ -43,7 +43,10 @@ impl World {
                 let elsewhere = self.lives.get(host).is_some_and(|life| life.elsewhere);
                 if (is_on || elsewhere) && !hung { (soon, Sign::Alive) } else { (late, Sign::Dead("no answer".into())) }
             }
-            (Check::Activity(check), Some(host)) => self.look(host, check, late),
+            (Check::Activity(check), Some(host)) => {
+                self.looked.push((host.clone(), job.check.clone()));
+                self.look(host, check, late)
+            }
             _ => (late, Sign::Dead("no answer".into())),
         };
         let done = CheckDone { ticket: job.ticket, begun: self.now.boottime, sign };
@@ -75,7 +78,8 @@ impl World {
     /// What a fence or recovery sends goes with the journal of its intent, and so in the instant in which all gates were asked.
     pub(super) fn sends_what_it_intends(&self, decision: &Decision) {
         for (_, job) in decision.jobs.iter().filter(|(_, job)| matches!(job.ask, Ask::Off | Ask::Reset)) {
-            let flight = self.rack.hosts.iter().flatten().filter_map(|host| host.in_flight).find(|flight| flight.ticket == job.ticket);
+            let flight =
+                self.rack.hosts.iter().flatten().filter_map(|host| host.in_flight).find(|flight| flight.ticket == job.ticket);
             let intends = |record: &Record| match record {
                 Record::Ha(row) => row.host == job.bmc.host && row.stepper.as_ref().is_some_and(Stepper::holds_slot),
                 _ => false,
@@ -87,7 +91,7 @@ impl World {
     }
 
     /// A rack whose hosts are watched over, and well.
-    fn watched(hosts: &[&str], change: impl Fn(&mut HaSettings)) -> Self {
+    pub(super) fn watched(hosts: &[&str], change: impl Fn(&mut HaSettings)) -> Self {
         let mut world = Self::new(hosts);
         for host in hosts {
             let files = BTreeMap::from([("/vm/a".to_owned(), 1), ("/vm/b".to_owned(), 1)]);
@@ -119,12 +123,22 @@ impl World {
         self.told(host).last().unwrap()
     }
 
-    fn state(&self, host: &str) -> HaState {
+    pub(super) fn state(&self, host: &str) -> HaState {
         self.told(host).last().map_or(HaState::Disabled, |told| told.state.clone())
     }
 
-    fn why(&self, host: &str) -> String {
+    pub(super) fn why(&self, host: &str) -> String {
         self.told(host).last().map_or_else(String::new, |told| told.why.clone())
+    }
+
+    /// Whether it ever stood in such a state.
+    pub(super) fn told_any(&self, host: &str, is: impl Fn(&HaState) -> bool) -> bool {
+        self.told(host).iter().any(|told| is(&told.state))
+    }
+
+    /// All looks at a host's activity so far.
+    pub(super) fn activity_checks(&self, host: &str) -> Vec<Check> {
+        self.looked.iter().filter(|(of, _)| of.as_str() == host).map(|(_, check)| check.clone()).collect()
     }
 
     /// The names of its states, one after another.
@@ -149,13 +163,13 @@ impl World {
         self.apply(Event::Commanded(Command::Ha(command)));
     }
 
-    fn life(&mut self, host: &str) -> &mut Life {
+    pub(super) fn life(&mut self, host: &str) -> &mut Life {
         self.lives.entry(id(host)).or_default()
     }
 }
 
 impl World {
-    fn run_until(&mut self, host: &str, wanted: HaName, within: u64) {
+    pub(super) fn run_until(&mut self, host: &str, wanted: HaName, within: u64) {
         for _ in 0..within {
             if self.state(host).name() == wanted {
                 return;
@@ -191,7 +205,7 @@ impl World {
         self.orders(host).iter().filter(|ask| **ask == Ask::Reset).count()
     }
 
-    fn change_ha(&mut self, version: u64, host: &str, change: impl FnOnce(&mut HostHa)) {
+    pub(super) fn change_ha(&mut self, version: u64, host: &str, change: impl FnOnce(&mut HostHa)) {
         let hosts = ["h", "other"].map(|name| watched_host(name, |_| ()));
         let mut hosts: Vec<HostHa> = hosts.into_iter().filter(|ha| self.bmcs.contains_key(&ha.host)).collect();
         let ha = hosts.iter_mut().find(|ha| ha.host.as_str() == host).unwrap();
@@ -556,7 +570,8 @@ fn nothing_is_sent_while_the_bmc_is_busy_and_then_only_with_the_gates_asked_agai
     world.run(25);
     assert_eq!((world.offs("h"), world.judged("h").len()), (0, 0), "{}", world.why("h"));
     // Meanwhile somebody begins to work on it.
-    let pause = picket_common::wire::ha::Pause { owner: "ann".into(), until: world.now.after(Duration::from_secs(100)).wall.into() };
+    let pause =
+        picket_common::wire::ha::Pause { owner: "ann".into(), until: world.now.after(Duration::from_secs(100)).wall.into() };
     world.change_ha(2, "h", |ha| (ha.settings.recovery_attempts, ha.pause) = (0, Some(pause)));
     world.rack.land(slot);
     world.run(60);
