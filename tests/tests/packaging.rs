@@ -46,7 +46,7 @@ fn the_agent_takes_its_packaged_file() -> Result<()> {
     for said in [check_config("picket-agent", &file)?, in_force] {
         assert!(said.starts_with("configuration: ok\n"), "{said}");
     }
-    assert_eq!(keys, 6, "every key of the agent is shown; templates of programs are examples");
+    assert_eq!(keys, 7, "every key of the agent is shown; templates of programs are examples");
     Ok(())
 }
 
