@@ -1,7 +1,7 @@
 //! Host-HA at the rack: drives each host's state machine ([`picket_common::ha`]) with what its checks and its BMC say, and tells
 //! what changes. Pure, as all of the rack: checks and requests leave through the [`Decision`].
 //!
-//! What is due is always derived from the state: [`Rack::attend`] looks at a host and starts what is missing, after every event and
+//! What is due is always derived from the state: `Rack::attend` looks at a host and starts what is missing, after every event and
 //! after a restart alike.
 
 mod activity;
