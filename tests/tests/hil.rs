@@ -101,7 +101,7 @@ fn nodes() -> Simulator {
 }
 
 /// Orders of the kinds that disrupt, as the BMC counted them.
-fn orders(bmc: &BmcHandle) -> usize {
+fn orders_at(bmc: &BmcHandle) -> usize {
     ["on", "off", "cycle", "reset", "soft"].iter().map(|action| bmc.orders(action)).sum()
 }
 
@@ -215,10 +215,10 @@ mod obmd {
         succeeds(&user, host, "power", &json!({ "operation": "on" }));
         assert_eq!((bmc.orders("on"), bmc.is_on()), (on + 1, true), "{host}");
         // With a bad token, all zeros there: refused, and nothing reaches the BMC.
-        let before = orders(bmc);
+        let before = orders_at(bmc);
         let bad = stage.admin.with_token(&format!("pkt_{}", "0".repeat(43)));
         assert_eq!(power(&bad, host, "reset").0, 401);
-        assert_eq!((orders(bmc), bmc.truth().resets), (before, 0), "{host}");
+        assert_eq!((orders_at(bmc), bmc.truth().resets), (before, 0), "{host}");
         // Force; then without.
         succeeds(&user, host, "power", &json!({ "operation": "reset" }));
         assert_eq!((bmc.orders("reset"), bmc.truth().resets), (1, 1), "{host}");
