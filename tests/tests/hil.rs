@@ -376,7 +376,7 @@ mod client {
     fn test_power_cycle_force() {
         let node = Node::enabled();
         assert_eq!(node.power("reset"), 0);
-        assert_eq!((node.bmc().truth().resets, orders(node.bmc())), (1, 1));
+        assert_eq!((node.bmc().truth().resets, orders_at(node.bmc())), (1, 1));
     }
 
     /// Nothing is forced upon the operating system.
@@ -403,7 +403,7 @@ mod client {
             assert_eq!(status, 400, "{body}: {said}");
         }
         assert_eq!(node.power("wrong"), 2);
-        assert_eq!(orders(node.bmc()), 0);
+        assert_eq!(orders_at(node.bmc()), 0);
     }
 
     /// Names that are none are refused by client and server, and mean no other route of the API.
