@@ -274,7 +274,8 @@ impl Stand {
 
     /// Picket and the independent client say this.
     pub fn agrees(&self, host: &str, bmc: &dyn Bmc, wanted: Power, when: &str) {
-        self.agreement(host, bmc, wanted, when).unwrap();
+        // A BMC that was just busy may have let one poll go unanswered.
+        eventually(PATIENCE, || self.agreement(host, bmc, wanted, when)).unwrap();
     }
 
     fn agreement(&self, host: &str, bmc: &dyn Bmc, wanted: Power, when: &str) -> Result<()> {
