@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use picket_tests::bmcsim::{Action, Faults, Simulator};
@@ -121,7 +121,14 @@ impl Stage {
             })
             .unwrap();
         }
+        // Who fences a cluster needs no more than this.
+        let token = stage.token_file().display().to_string();
+        stage.ok(&["tokens", "add", "pacemaker", "--role", "fencer", "--cluster", "c1", "--out", &token]);
         stage
+    }
+
+    fn token_file(&self) -> PathBuf {
+        self.site.path("pacemaker.token")
     }
 
     fn ok(&self, words: &[&str]) {
@@ -132,7 +139,7 @@ impl Stage {
     fn fencer(&self, host: &str) -> FenceAgent {
         let url = self.site.url();
         let (ip, port) = url.trim_start_matches("https://").rsplit_once(':').unwrap();
-        let (ca, token) = (self.site.ca_file().display().to_string(), self.site.token_file().display().to_string());
+        let (ca, token) = (self.site.ca_file().display().to_string(), self.token_file().display().to_string());
         let options = [("ip", ip), ("ipport", port), ("ca_file", &ca), ("token_file", &token), ("plug", host)];
         FenceAgent::new(&program("fence_picket").unwrap(), &options)
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use picket_aggregator::client::failure::Failure;
 use picket_aggregator::client::operation::until_done;
 use picket_aggregator::client::{Call, Client, Method, read, typed};
@@ -20,6 +20,9 @@ use crate::telling::Log;
 /// What an order may take, in seconds, where the caller watches the time: it ends this program when it has waited enough, and the
 /// fence goes on.
 const UNWATCHED: u64 = 600;
+
+/// What a reading of the power may take at most, in seconds.
+const READING: u64 = 30;
 
 /// Longest time an order may be given (the API's bound), in seconds.
 const LONGEST: u64 = 3600;
@@ -174,16 +177,20 @@ impl Fencer<'_> {
         }
     }
 
+    /// Has all hosts fenced, also those beside one that cannot be.
     async fn all_off(&self) -> Result<Done, Failed> {
-        let fences = try_join_all(self.options.hosts.iter().map(|host| self.off(host)));
+        let fences = join_all(self.options.hosts.iter().map(|host| self.off(host)));
+        let not_off = |time| Failed::because(NOT_OFF, format!("not proven off after {time} s; Picket goes on with the fence"));
+        let done = self.in_time(fences, not_off).await?;
+        Ok(Done::over(&done.into_iter().collect::<Result<Vec<_>, _>>()?))
+    }
+
+    /// What is done within the time that there is.
+    async fn in_time<T>(&self, work: impl Future<Output = T>, late: impl Fn(u64) -> Failed) -> Result<T, Failed> {
         match self.options.power_timeout {
-            None => fences.await,
-            Some(within) => tokio::time::timeout(within, fences).await.unwrap_or_else(|_| {
-                let cause = format!("not proven off after {} s; Picket goes on with the fence", within.as_secs());
-                Err(Failed::because(NOT_OFF, cause))
-            }),
+            None => Ok(work.await),
+            Some(within) => tokio::time::timeout(within, work).await.map_err(|_| late(within.as_secs())),
         }
-        .map(|done| Done::over(&done))
     }
 
     /// Has a host fenced: ends well only when Picket says that it is Down.
@@ -193,7 +200,7 @@ impl Fencer<'_> {
             Failure::Problem(problem) if problem.status == 404 => Failed::of(NO_STATUS, &failure),
             _ => not_off(failure),
         })?;
-        if before.host_status == HostStatus::Down {
+        if stays_off(&before) {
             self.log.debug(&format!("{host}: fenced already, and proven off"));
             return Ok(Done::Already);
         }
@@ -226,8 +233,10 @@ impl Fencer<'_> {
     async fn all_on(&self) -> Result<Done, Failed> {
         let mut left = self.options.retry_on;
         loop {
-            let switched = try_join_all(self.options.hosts.iter().map(|host| self.on(host))).await;
-            match switched {
+            let switching = join_all(self.options.hosts.iter().map(|host| self.on(host)));
+            let not_on = |time| Failed::because(NOT_ON, format!("not on after {time} s"));
+            let switched = self.in_time(switching, not_on).await?;
+            match switched.into_iter().collect::<Result<Vec<_>, _>>() {
                 Ok(done) => return Ok(Done::over(&done)),
                 Err(failed) if left == 0 => return Err(failed),
                 Err(failed) => failed.causes().for_each(|cause| self.log.warning(&format!("{cause}; trying again"))),
@@ -281,7 +290,8 @@ impl Fencer<'_> {
 
     fn power_body(&self, operation: PowerOperation) -> PowerRequest {
         let reason = Some(self.options.reason.clone());
-        PowerRequest { operation, timeout: Some(self.order_timeout()), reason, dry_run: false, on_if_off: false }
+        let most = if operation == PowerOperation::Status { READING } else { LONGEST };
+        PowerRequest { operation, timeout: Some(self.order_timeout().min(most)), reason, dry_run: false, on_if_off: false }
     }
 
     /// Gives an order and follows it to its end. One whose answer does not come is sent again under the same key: it is done once.
@@ -318,6 +328,12 @@ impl Fencer<'_> {
 
 fn may_pass(failure: &Failure) -> bool {
     failure.may_pass() || matches!(failure, Failure::Problem(problem) if problem.code == UNDER_WAY)
+}
+
+/// Whether a host is proven off and nobody may switch it on: one that was released may be about to come back.
+fn stays_off(view: &HaView) -> bool {
+    let is_kept = view.ha.as_ref().is_some_and(|ha| ha.state == HaName::Fenced && ha.reason.is_none());
+    view.host_status == HostStatus::Down && is_kept
 }
 
 /// `Success: Powered OFF`.
@@ -360,6 +376,22 @@ mod tests {
             assert_eq!(Done::over(all), wanted);
         }
         assert_eq!(said(Already, "OFF"), "Success: Already OFF\n");
+    }
+
+    #[test]
+    fn a_host_that_may_come_back_is_fenced_again() {
+        for (state, reason, status, wanted) in [
+            ("fenced", None, "down", true),
+            ("fenced", Some("released"), "down", false),
+            ("fenced", Some("restarting"), "down", false),
+            ("fenced", Some("returned"), "disconnected", false),
+            ("fenced", None, "unknown", false),
+            ("available", None, "up", false),
+        ] {
+            let view = json!({"state": state, "since": "2026-01-01T00:00:00Z", "why": "w", "quarantined": false, "reason": reason,
+                "host_status": status, "acked": false, "explain": [], "would_end": [], "settings": {}});
+            assert_eq!(stays_off(&typed(view).unwrap()), wanted, "{state} {reason:?} {status}");
+        }
     }
 
     #[test]
