@@ -7,3 +7,4 @@ pub mod harness;
 pub mod judged;
 pub mod peers;
 pub mod ports;
+pub mod watched;

@@ -6,129 +6,12 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use picket_tests::bmcsim::{BmcHandle, Faults, Refuse, Request, Simulator};
+use picket_tests::bmcsim::{Faults, Refuse, Request};
 use picket_tests::eventually::{all_the_while, eventually};
-use picket_tests::harness::{Agent, Answer, Living, Site, hosts, simulator};
-use picket_tests::peers::certificate::Identity;
-use picket_tests::peers::mosquitto::{Broker, Protocol};
-use picket_tests::peers::mosquitto_sub::MosquittoSub;
-use serde_json::Value;
-
-const PATIENCE: Duration = Duration::from_secs(90);
+use picket_tests::harness::Site;
+use picket_tests::watched::{PATIENCE, Watched};
 
 const REFUSED: i32 = 6;
-
-/// A rack under host-HA, each host with a `tcp` health check, and a consumer who hears everything.
-struct Stage {
-    site: Site,
-    agent: Agent,
-    simulator: Simulator,
-    living: Living,
-    /// States, events and alerts.
-    heard: [MosquittoSub; 3],
-}
-
-impl Stage {
-    /// All hosts on and well. `settings` are the cluster's.
-    fn set(site: Site, ipmi: usize, redfish: usize, settings: &[&str]) -> Self {
-        let simulator = simulator("r07n", ipmi, redfish).unwrap();
-        let bmcs = simulator.fleet().all();
-        bmcs.iter().for_each(|bmc| bmc.set_power(true));
-        let living = Living::new(bmcs.iter().map(BmcHandle::name)).unwrap();
-        site.place("z1", "c1", "r07").unwrap();
-        let agent = site.join("r07").unwrap();
-        site.import(&hosts(&simulator, "c1", "r07")).unwrap();
-        let watcher = consumer(&site);
-        let heard = ["state", "event", "alert"].map(|tree| MosquittoSub::start(&watcher, &format!("picket/v1/{tree}/#")).unwrap());
-        let stage = Self { site, agent, simulator, living, heard };
-        if !settings.is_empty() {
-            stage.ok(&[&["ha", "set", "cluster", "c1"], settings].concat());
-        }
-        for bmc in stage.bmcs() {
-            let check = format!("health=tcp:{}", stage.living.address(bmc.name()).unwrap());
-            stage.ok(&["ha", "set", "host", bmc.name(), &check]);
-        }
-        stage.ok(&["oobm", "enable", "host", "@all"]);
-        stage.ok(&["ha", "enable", "host", "@all"]);
-        stage.until_ha("@all", "available", "up");
-        stage
-    }
-
-    fn bmcs(&self) -> &[BmcHandle] {
-        self.simulator.fleet().all()
-    }
-
-    fn bmc(&self, host: &str) -> BmcHandle {
-        self.simulator.fleet().named(host).unwrap()
-    }
-
-    fn ctl(&self, words: &[&str]) -> Answer {
-        self.site.ctl(words).unwrap()
-    }
-
-    /// Runs what must work, and gives what it prints.
-    fn ok(&self, words: &[&str]) -> String {
-        let answer = self.ctl(words);
-        assert_eq!(answer.code, 0, "{words:?}: {answer:?}");
-        answer.out
-    }
-
-    /// Waits until all hosts of a set stand there.
-    fn until_ha(&self, set: &str, state: &str, status: &str) {
-        eventually(PATIENCE, || {
-            let rows = self.site.json(&["ha", "show", set])?;
-            let stands = |row: &&Value| row["state"] != state || row["host_status"] != status;
-            let others: Vec<&Value> = rows.as_array().into_iter().flatten().filter(stands).collect();
-            ensure!(others.is_empty(), "not {state} and {status}: {} of {set}, as {:?}", others.len(), others.first());
-            Ok(())
-        })
-        .unwrap();
-    }
-
-    /// All power orders that reached the BMCs.
-    fn orders(&self) -> usize {
-        let of = |bmc: &BmcHandle| ["off", "on", "cycle", "reset", "soft"].iter().map(|action| bmc.orders(action)).sum::<usize>();
-        self.bmcs().iter().map(of).sum()
-    }
-
-    /// The hosts whose retained state, as the consumer last heard it, has this host status.
-    fn told(&self, status: &str) -> Result<BTreeSet<String>> {
-        let mut told = BTreeSet::new();
-        for message in self.heard[0].messages()? {
-            let Some(place) = message.topic.strip_prefix("picket/v1/state/") else { continue };
-            let host = place.rsplit('/').next().unwrap_or_default().to_owned();
-            if message.json().is_ok_and(|state| state["host_status"] == status) {
-                told.insert(host);
-            } else {
-                told.remove(&host);
-            }
-        }
-        Ok(told)
-    }
-
-    /// The alerts of a kind that ever fired, as (id, since).
-    fn alerts(&self, kind: &str) -> Result<Vec<(String, String)>> {
-        let all = self.site.json(&["alerts", "list", "--all", "--kind", kind])?;
-        let text = |alert: &Value, name: &str| alert[name].as_str().unwrap_or_default().to_owned();
-        Ok(all.as_array().into_iter().flatten().map(|alert| (text(alert, "id"), text(alert, "starts_at"))).collect())
-    }
-
-    /// Everything anybody was told by anything.
-    fn everything_said(&self, hosts: &[String]) -> String {
-        let histories: String = hosts.iter().map(|host| self.ok(&["-o", "json", "history", host])).collect();
-        let explained: String = hosts.iter().map(|host| self.ok(&["ha", "explain", host])).collect();
-        let heard: String = self.heard.iter().map(|heard| heard.trace().unwrap()).collect();
-        let alerts = self.ok(&["-o", "json", "alerts", "list", "--all"]);
-        [self.site.log().unwrap(), self.agent.log().unwrap(), heard, histories, explained, alerts].concat()
-    }
-}
-
-fn consumer(site: &Site) -> Broker {
-    let folder = site.consumer("watcher").unwrap();
-    let identity = Identity { certificate: folder.join("watcher.pem"), key: folder.join("watcher.key") };
-    let (address, ca_file) = (site.mqtt().parse().unwrap(), folder.join("ca.pem"));
-    Broker { address, ca_file, identity: Some(identity), client_id: None, protocol: Protocol::V311 }
-}
 
 /// A BMC that refuses any power-off, as one does whose machine is off already.
 fn refusing(on: Request, code: Option<u8>, status: Option<u16>) -> Faults {
@@ -143,7 +26,7 @@ fn refusing(on: Request, code: Option<u8>, status: Option<u16>) -> Faults {
 #[expect(clippy::disallowed_methods, reason = "what is printed is the wall clock's")]
 fn seed_001_a_host_that_loses_power_is_down() {
     // The settings of the site are the defaults, all of them.
-    let mut stage = Stage::set(Site::start_with("").unwrap(), 24, 24, &[]);
+    let mut stage = Watched::set(Site::start_with("").unwrap(), 24, 24, &[]);
     let victims: Vec<String> = [3, 30, 40].map(|index: usize| stage.bmcs()[index].name().to_owned()).into();
     let set = victims.join(",");
     stage.bmc(&victims[0]).set_faults(refusing(Request::ChassisControl, Some(0xD5), None));
@@ -208,7 +91,7 @@ fn seed_001_a_host_that_loses_power_is_down() {
 fn people_fence_by_word() {
     let site = Site::start().unwrap();
     let settings = ["startup_quiet=0", "somewhere_to_go=no", "health_interval=1", "settle=5", "stable=5"];
-    let mut stage = Stage::set(site, 2, 1, &settings);
+    let mut stage = Watched::set(site, 2, 1, &settings);
     let names: Vec<String> = stage.bmcs().iter().map(|bmc| bmc.name().to_owned()).collect();
     let (first, second, third) = (names[0].as_str(), names[1].as_str(), names[2].as_str());
 
