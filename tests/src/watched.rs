@@ -19,6 +19,30 @@ use crate::peers::mosquitto_sub::MosquittoSub;
 /// How long anything is waited for.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
+/// A cluster whose hosts are found out in seconds, and whose brakes are off.
+pub const QUICK: [&str; 20] = [
+    "startup_quiet=0",
+    "health_interval=1",
+    "health_timeout=2",
+    "failures=2",
+    "activity_interval=1",
+    "activity_timeout=2",
+    "samples=2",
+    "boot_wait=5",
+    "stable=3",
+    "settle=5",
+    "recheck=3600",
+    "confirmations=2",
+    "nothing_to_check=assume-inactive",
+    "cap=100",
+    "storm_rack=100",
+    "storm_cluster=100",
+    "storm_zone=100",
+    "cliff=0",
+    "cool_down=0",
+    "fence_retry=5",
+];
+
 /// A rack under host-HA, each host with a `tcp` health check, and a consumer who hears everything.
 pub struct Watched {
     /// The aggregator.
@@ -97,6 +121,16 @@ impl Watched {
             let stands = |row: &&Value| row["state"] != state || row["host_status"] != status;
             let others: Vec<&Value> = rows.as_array().into_iter().flatten().filter(stands).collect();
             ensure!(others.is_empty(), "not {state} and {status}: {} of {set}, as {:?}", others.len(), others.first());
+            Ok(())
+        })
+        .unwrap();
+    }
+
+    /// Waits until nothing stands against fencing a host: what its BMC is, for one, must have been learned and pinned.
+    pub fn until_fit(&self, host: &str) {
+        eventually(PATIENCE, || {
+            let plan = self.ctl(&["fence", "plan", host]);
+            ensure!(plan.code == 0, "{plan:?}");
             Ok(())
         })
         .unwrap();

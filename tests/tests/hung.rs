@@ -1,5 +1,4 @@
-//! Hosts that hang, with whole daemons: fenced step by step, or left alone, each with its reason; without the aggregator; and with
-//! the agent killed at every step of a fence. Three runs a step; `tests/soak` makes more.
+//! Hosts that hang, with whole daemons: fenced step by step, or left alone, each with its reason; and fenced without the aggregator.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
@@ -9,39 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use picket_tests::bmcsim::BmcHandle;
-use picket_tests::eventually::{all_the_while, eventually, eventually_soon};
+use picket_tests::eventually::{all_the_while, eventually};
 use picket_tests::harness::Site;
-use picket_tests::watched::{PATIENCE, Watched};
-
-/// A cluster whose hosts are found out in seconds, and whose brakes are off.
-const QUICK: [&str; 20] = [
-    "startup_quiet=0",
-    "health_interval=1",
-    "health_timeout=2",
-    "failures=2",
-    "activity_interval=1",
-    "activity_timeout=2",
-    "samples=2",
-    "boot_wait=5",
-    "stable=3",
-    "settle=5",
-    "recheck=3600",
-    "confirmations=2",
-    "nothing_to_check=assume-inactive",
-    "cap=100",
-    "storm_rack=100",
-    "storm_cluster=100",
-    "storm_zone=100",
-    "cliff=0",
-    "cool_down=0",
-    "fence_retry=5",
-];
-
-/// How often each step is tried: 3, or what `PICKET_SOAK` says.
-fn runs() -> usize {
-    std::env::var("PICKET_SOAK").ok().and_then(|runs| runs.parse().ok()).unwrap_or(3)
-}
+use picket_tests::watched::{PATIENCE, QUICK, Watched};
 
 fn quick(ipmi: usize, redfish: usize) -> Watched {
     let own = "[check.slow]\nprogram = \"sleep\"\nargs = [\"30\"]\n";
@@ -164,6 +133,7 @@ fn an_own_path_that_is_broken_tells_nothing() {
 fn without_the_aggregator_a_host_is_fenced_all_the_same_and_the_whole_story_told_afterwards() {
     let mut rack = quick(2, 1);
     let host = names(&rack)[0].clone();
+    rack.until_fit(&host);
     rack.site.stop_aggregator().unwrap();
     rack.living.kill(&host).unwrap();
     let bmc = rack.bmc(&host);
@@ -178,43 +148,4 @@ fn without_the_aggregator_a_host_is_fenced_all_the_same_and_the_whole_story_told
     let wanted = ["suspect", "checking", "recovering", "fencing", "fenced"];
     assert_eq!(states.iter().rev().take(5).rev().map(String::as_str).collect::<Vec<_>>(), wanted, "{states:?}");
     assert_eq!((bmc.orders("reset"), bmc.orders("off")), (1, 1));
-}
-
-fn requests(bmc: &BmcHandle) -> u64 {
-    let counters = bmc.counters();
-    counters.datagrams + counters.http_requests
-}
-
-/// A step is "after the k-th request that reached the BMC since its host hung": reset, readings, off, confirmation, and beyond.
-#[test]
-fn the_agent_dies_at_every_step_of_a_fence() {
-    let steps = [1, 2, 4, 6, 8, 10, 12, 15, 18, 22];
-    for run in 0..runs() {
-        // An agent fences six hosts an hour: so many steps a rack.
-        for steps in steps.chunks(5) {
-            let mut rack = quick(4, 3);
-            let names = names(&rack);
-            for (host, step) in names.iter().skip(run % 2).zip(steps) {
-                let bmc = rack.bmc(host);
-                rack.living.kill(host).unwrap();
-                eventually(PATIENCE, || {
-                    let shown = rack.site.json(&["ha", "show", host])?;
-                    ensure!(shown[0]["state"] == "recovering", "{shown}");
-                    Ok(())
-                })
-                .unwrap();
-                let begun = requests(&bmc);
-                eventually_soon(PATIENCE, || {
-                    ensure!(requests(&bmc) - begun >= *step, "not there yet");
-                    Ok(())
-                })
-                .unwrap();
-                rack.agent.kill();
-                rack.agent.start().unwrap();
-                rack.until_ha(host, "fenced", "down");
-                let told = (bmc.is_on(), bmc.orders("reset"));
-                assert!(!told.0 && told.1 <= 1, "{host}, step {step}: {told:?}, {:?}", states(&rack, host));
-            }
-        }
-    }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use picket_tests::bmcsim::{BmcHandle, Simulator};
 use picket_tests::eventually::{eventually, eventually_soon};
-use picket_tests::harness::{Agent, Site, host_body, hosts, simulator};
+use picket_tests::harness::{Agent, Site, host_body, hosts, runs, simulator};
 use picket_tests::peers::curl::Curl;
 use picket_tests::peers::ipmi_sim::IpmiSim;
 use picket_tests::peers::ipmitool::Ipmitool;
@@ -21,11 +21,6 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const LONGEST: Duration = Duration::from_secs(3);
 /// Steps of a change that are tried in an ordinary run; a long one tries every single one.
 const STEPS: u64 = 8;
-
-/// How often each step is tried: 3, or what `PICKET_SOAK` says.
-fn runs() -> usize {
-    std::env::var("PICKET_SOAK").ok().and_then(|runs| runs.parse().ok()).unwrap_or(3)
-}
 
 /// Who is killed.
 #[derive(Debug, Clone, Copy, PartialEq)]

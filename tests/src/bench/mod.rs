@@ -12,9 +12,11 @@
 //! | `machine` | what it was measured on |
 //! | `poll` | `poll`: what one status poll costs |
 //! | `poll_report` | its tables and its JSON |
+//! | `fence` | `fence`: where the time of a fence goes |
 //! | `isolation` | `isolation`: what BMCs that hang cost a healthy one |
 
 mod cpu;
+pub mod fence;
 pub mod isolation;
 mod machine;
 mod peers;

@@ -1,7 +1,7 @@
 //! `picket-bench`: figures of the daemons beside it, against their peers. `tests/bench` builds all and runs it.
 
 use clap::{Parser, Subcommand};
-use picket_tests::bench::{isolation, poll};
+use picket_tests::bench::{fence, isolation, poll};
 
 /// Measures whole processes over real sockets against their peers in the same run.
 #[derive(Debug, Parser)]
@@ -17,11 +17,14 @@ enum Bench {
     Poll(poll::Options),
     /// Status reads of a healthy BMC beside a hundred that hang, against the same beside a hundred that are well
     Isolation(isolation::Options),
+    /// Where the time of a fence goes, with all defaults, and `fence_ipmilan` beside it
+    Fence(fence::Options),
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().bench {
         Bench::Poll(options) => poll::run(&options),
         Bench::Isolation(options) => isolation::run(&options),
+        Bench::Fence(options) => fence::run(&options),
     }
 }

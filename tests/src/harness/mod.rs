@@ -47,6 +47,12 @@ pub fn program(name: &str) -> Result<PathBuf> {
     Ok(program)
 }
 
+/// How often each step is tried: 3, or what `PICKET_SOAK` says.
+#[must_use]
+pub fn runs() -> usize {
+    std::env::var("PICKET_SOAK").ok().and_then(|runs| runs.parse().ok()).unwrap_or(3)
+}
+
 /// A simulator on an address of this test alone: hosts that speak IPMI, then hosts that speak Redfish.
 ///
 /// # Errors

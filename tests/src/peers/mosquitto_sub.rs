@@ -4,6 +4,7 @@ use super::mosquitto::Broker;
 use super::process::Process;
 use crate::eventually::eventually;
 use anyhow::{Context, Result, ensure};
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -19,6 +20,8 @@ pub struct Message {
     pub topic: String,
     /// Its quality of service.
     pub qos: u8,
+    /// When it came, in the client's own form.
+    tst: String,
     /// 1 when the broker had it retained.
     pub retain: u8,
     /// Its payload, as text.
@@ -42,6 +45,14 @@ pub struct Properties {
 }
 
 impl Message {
+    /// When it came, by the clock of this machine.
+    ///
+    /// # Errors
+    /// When the client wrote something else than its time.
+    pub fn time(&self) -> Result<Timestamp> {
+        Timestamp::strptime("%Y-%m-%dT%H:%M:%S%.fZ%z", &self.tst).with_context(|| self.tst.clone())
+    }
+
     /// The payload as JSON.
     ///
     /// # Errors
