@@ -71,6 +71,8 @@ struct World {
     readings: Vec<(Time, Reading)>,
     /// Checks under way, and when they end.
     checking: Vec<(Duration, CheckDone)>,
+    /// Health checks: whose, when they end, and whether the host answers.
+    healths: Vec<(HostId, Duration, bool)>,
     /// Dies at the so many-th decision that records something.
     crash: Option<(u32, password::Crash)>,
 }
@@ -158,6 +160,7 @@ impl World {
             network: true,
             readings: vec![],
             checking: vec![],
+            healths: vec![],
             crash: None,
         };
         world.apply(Event::Measured(CentreClock { sent: now.boottime, at: now.wall.into() }));

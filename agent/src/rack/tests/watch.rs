@@ -49,8 +49,11 @@ impl World {
             }
             _ => (late, Sign::Dead("no answer".into())),
         };
-        let done = CheckDone { ticket: job.ticket, begun: self.now.boottime, sign };
-        (self.now.boottime + after, done)
+        let ends = self.now.boottime + after;
+        if let (Check::Health(_), Some(host)) = (&job.check, &job.host) {
+            self.healths.push((host.clone(), ends, sign == Sign::Alive));
+        }
+        (ends, CheckDone { ticket: job.ticket, begun: self.now.boottime, sign })
     }
 
     fn look(&mut self, host: &HostId, check: &ActivityCheck, late: Duration) -> (Duration, Sign) {
@@ -75,7 +78,8 @@ impl World {
         done.into_iter().map(|(_, done)| done).collect()
     }
 
-    /// What a fence or recovery sends goes with the journal of its intent, and so in the instant in which all gates were asked.
+    /// What a fence or recovery sends goes with the journal of its intent, and so in the instant in which all gates were asked; and
+    /// a host that passed its last health check is switched off for a named principal only.
     pub(super) fn sends_what_it_intends(&self, decision: &Decision) {
         for (_, job) in decision.jobs.iter().filter(|(_, job)| matches!(job.ask, Ask::Off | Ask::Reset)) {
             let flight =
@@ -86,6 +90,15 @@ impl World {
             };
             if flight.is_some_and(|flight| flight.purpose == Purpose::Fence) {
                 assert!(decision.records.iter().any(intends), "{:?} is sent, and the gates were asked earlier", job.ask);
+                let by_word = |record: &Record| match record {
+                    Record::Ha(row) if row.host == job.bmc.host => {
+                        matches!(&row.state, HaState::Fencing(Fencing { way: Way::Order(By::Principal(_)), .. }))
+                    }
+                    _ => false,
+                };
+                let ended = |(host, ends, _): &&(HostId, Duration, bool)| *host == job.bmc.host && *ends <= self.now.boottime;
+                let is_well = self.healths.iter().filter(ended).max_by_key(|(_, ends, _)| *ends).is_some_and(|(.., alive)| *alive);
+                assert!(!is_well || decision.records.iter().any(by_word), "{:?} is sent to a host that is well", job.ask);
             }
         }
     }
