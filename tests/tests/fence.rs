@@ -1,6 +1,6 @@
 //! Host-HA end to end: racks whose hosts die, in every way there is, and what the whole of Picket makes of it.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -168,7 +168,7 @@ impl Ordered {
         stage.until_fit(host);
         let bmc = stage.bmc(host);
         let changes = bmc.changes().len();
-        let asked = Timestamp::now();
+        let asked = super::wall();
         stage.site.api("POST", &format!("/v1/hosts/{host}/fence"), Some(&json!({ "reason": "bench" })))?;
         let off = eventually(PATIENCE, || bmc.changes().get(changes).copied().context("not off"))?;
         stage.living.kill(host)?;
@@ -201,7 +201,7 @@ struct Proven {
 
 impl Proven {
     fn measure(stage: &mut Watched, host: &str) -> Result<Self> {
-        let lost = Timestamp::now();
+        let lost = super::wall();
         stage.bmc(host).set_power(false);
         stage.living.kill(host)?;
         let (shown, told) = fenced(stage, host)?;

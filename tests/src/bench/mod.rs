@@ -27,7 +27,15 @@ mod simulator;
 
 use std::time::Instant;
 
+use jiff::Timestamp;
+
 #[expect(clippy::disallowed_methods, reason = "a bench measures real time, outside the daemons' clock")]
 fn now() -> Instant {
     Instant::now()
+}
+
+/// The same by the wall clock, which the simulator and `mosquitto_sub` read too.
+#[expect(clippy::disallowed_methods, reason = "a bench measures real time, outside the daemons' clock")]
+fn wall() -> Timestamp {
+    Timestamp::now()
 }
